@@ -1,0 +1,30 @@
+"""Tasks that are kept alive and whose failure is logged.
+
+The event loop holds tasks weakly (asyncio-task#asyncio.create_task); ``spawn`` keeps a strong reference until the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+log = logging.getLogger("hyperdrive.tasks")
+_alive: set[asyncio.Task[Any]] = set()
+
+
+def spawn(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+    """Start *coro* as a task called *name*; an exception that nobody awaits is logged."""
+    task = asyncio.get_running_loop().create_task(coro, name=name)
+    _alive.add(task)
+    task.add_done_callback(_finished)
+    return task
+
+
+def _finished(task: asyncio.Task[Any]) -> None:
+    _alive.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("! task %s failed", task.get_name(), exc_info=error)

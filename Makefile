@@ -1,0 +1,99 @@
+# The front door. Each target sets up what it needs: git, make and python3 (3.11 or later, with venv) are enough.
+#
+#   make run      install into .venv and serve; without ORIGIN an embedded Postgres is started
+#   make test     check, then every test, on the embedded PostgreSQL 16 and 18
+#
+# Variables: PYTHON (interpreter for .venv), ORIGIN (origin URL for run), ARGS (further arguments of any target's tool).
+
+PYTHON ?= python3
+VENV ?= .venv
+ORIGIN ?=
+ARGS ?=
+SOAK_SECONDS ?= 600
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+SOURCES := hyperdrive kvstore d1store vectorstore bench tests
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo fmt check test drivers matrix bench bench-quick soak fuzz cover up down clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- environment ------------------------------------------------------------------------------------------------
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] + "; set PYTHON=" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras: `make run` does not wait for what only the tests need.
+$(VENV)/.run-stamp: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.test-stamp: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[test,bench]'
+	@touch $@ $(VENV)/.run-stamp
+
+$(VENV)/.drivers-stamp: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[test,bench,drivers,matrix]'
+	@touch $@ $(VENV)/.test-stamp $(VENV)/.run-stamp
+
+# --- use --------------------------------------------------------------------------------------------------------
+
+run: $(VENV)/.run-stamp ## serve ORIGIN, or an embedded Postgres in .hyperdrive/
+	$(BIN)/hyperdrive serve $(ORIGIN) $(ARGS)
+
+demo: $(VENV)/.run-stamp ## direct and through the proxy, over a simulated distance
+	$(BIN)/hyperdrive demo $(ARGS)
+
+up: ## proxy and Postgres with docker compose
+	docker compose -f docker/compose.yaml up --build --detach --wait
+
+down: ## stop what `up` started; its data stays in the volume
+	docker compose -f docker/compose.yaml down
+
+# --- work -------------------------------------------------------------------------------------------------------
+
+fmt: $(VENV)/.test-stamp ## format and fix
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+check: $(VENV)/.test-stamp ## ruff, mypy, floors: seconds
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(PY) -m pytest -q -p no:randomly tests/test_floors.py
+
+test: check ## check, then every test on the embedded servers
+	$(PY) -m pytest -m 'not drivers and not matrix and not soak' $(ARGS)
+
+drivers: $(VENV)/.drivers-stamp ## drivers and ORMs that need further packages
+	$(PY) -m pytest -m drivers $(ARGS)
+
+matrix: $(VENV)/.drivers-stamp ## other PostgreSQL versions, in containers
+	$(PY) -m pytest -m matrix $(ARGS)
+
+bench: $(VENV)/.test-stamp ## every benchmark, side by side with PgBouncer where it is installed
+	$(PY) -m bench $(ARGS)
+
+bench-quick: $(VENV)/.test-stamp ## the same in about a minute
+	$(PY) -m bench --quick $(ARGS)
+
+soak: $(VENV)/.test-stamp ## hours in minutes: faults and load for SOAK_SECONDS
+	HYPERDRIVE_SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -X dev -m pytest -m soak --timeout=0 $(ARGS)
+
+fuzz: $(VENV)/.test-stamp ## property tests with many more examples
+	HYPOTHESIS_PROFILE=fuzz $(PY) -m pytest --timeout=0 tests/properties $(ARGS)
+
+cover: $(VENV)/.test-stamp ## which lines no test reaches
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m 'not drivers and not matrix and not soak' $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+clean: ## remove what the targets above made; .hyperdrive/ (data) stays
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache bench/out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,7 +5,7 @@ we carry out. Opens no connection; the only file it ever reads is a password fil
 (libpq-envars) is looked at only when the caller hands it in.
 
 A keyword that libpq knows and we cannot carry out is an error rather than silently ignored, because some of them are
-about security (``require_auth``, ``sslcrl``). Those that cannot matter to a proxy are in ``IGNORED``, with the reason.
+about security (``require_auth``, ``requirepeer``). Those that cannot matter to a proxy are in ``IGNORED``, with the reason.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -28,7 +29,7 @@ DEFAULT_PORT = 5432
 SOCKET_DIRECTORIES = ("/var/run/postgresql", "/tmp")  # where packages and PostgreSQL itself put it
 
 SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+TLS_VERSIONS = ("TLSv1.2", "TLSv1.3")  # older ones are refused by both sides of ours
 
 # Keyword → what it may be. Empty means "not given" for every keyword, as in libpq.
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -41,13 +42,27 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "ssl_max_protocol_version": TLS_VERSIONS,
 }
 _NUMBERS = ("connect_timeout", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout")
-_TEXTS = tuple(
-    "host hostaddr port user password passfile dbname options application_name fallback_application_name"
-    " sslrootcert sslcert sslkey sslpassword".split()
+_TEXTS = (
+    "host",
+    "hostaddr",
+    "port",
+    "user",
+    "password",
+    "passfile",
+    "dbname",
+    "options",
+    "application_name",
+    "fallback_application_name",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslpassword",
+    "sslcrl",
+    "sslcrldir",
 )
 
 # Accepted only with the values that mean "as if it were not there".
-_UNSUPPORTED: dict[str, tuple[str, ...]] = {
+UNSUPPORTED: dict[str, tuple[str, ...]] = {
     "target_session_attrs": ("any",),
     "load_balance_hosts": ("disable",),
     "gssencmode": ("disable", "prefer"),
@@ -55,8 +70,6 @@ _UNSUPPORTED: dict[str, tuple[str, ...]] = {
     "require_auth": (),
     "requirepeer": (),
     "sslcertmode": ("allow",),
-    "sslcrl": (),
-    "sslcrldir": (),
     "sslkeylogfile": (),
     "service": (),
     "servicefile": (),
@@ -78,7 +91,7 @@ IGNORED: dict[str, str] = {
     "max_protocol_version": "each server is offered the newest protocol version we speak",
 }
 
-KEYWORDS = frozenset((*_CHOICES, *_NUMBERS, *_TEXTS, *_UNSUPPORTED, *IGNORED))
+KEYWORDS = frozenset((*_CHOICES, *_NUMBERS, *_TEXTS, *UNSUPPORTED, *IGNORED))
 
 _ENVIRONMENT = {
     "PGHOST": "host",
@@ -153,6 +166,8 @@ class Dsn:
     sslcert: str = ""
     sslkey: str = ""
     sslpassword: str = field(default="", repr=False)
+    sslcrl: str = ""
+    sslcrldir: str = ""
     sslsni: bool = True
     ssl_min_protocol_version: str = "TLSv1.2"
     ssl_max_protocol_version: str = ""
@@ -259,7 +274,17 @@ def dsn_from_pairs(
     user = given.get("user") or os_user()
     # libpq: zero, negative or absent means to wait for ever.
     timeout = numbers.pop("connect_timeout", 0)
-    plain = ("passfile", "options", "sslmode", "sslnegotiation", "sslrootcert", "sslcert", "sslkey", "sslpassword") + (
+    plain = (
+        "passfile",
+        "options",
+        "sslmode",
+        "sslnegotiation",
+        "sslrootcert",
+        "sslcert",
+        "sslkey",
+        "sslpassword",
+        "sslcrl",
+        "sslcrldir",
         "ssl_min_protocol_version",
         "ssl_max_protocol_version",
         "channel_binding",
@@ -291,7 +316,7 @@ def password_from_file(path: str, dsn: Dsn) -> str | None:
         ConfigError: the file cannot be read, or others may read it, in which case libpq ignores it too.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as exc:
@@ -442,8 +467,8 @@ def _shown(key: str) -> str:
 
 def _refuse_unsupported(given: Mapping[str, str]) -> None:
     for key, value in given.items():
-        if key in _UNSUPPORTED and value not in _UNSUPPORTED[key]:
-            allowed = _UNSUPPORTED[key]
+        if key in UNSUPPORTED and value not in UNSUPPORTED[key]:
+            allowed = UNSUPPORTED[key]
             right = f"only {' or '.join(allowed)}" if allowed else "leave it out"
             raise ConfigError(f"{key}: not supported towards the origin; {right}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -123,8 +122,38 @@ def test_strings_say_what_libpq_reads_in_them(text: str) -> None:
 
 
 PIECES = st.sampled_from(
-    ["postgresql://", "host", "port", "user", "sslmode", "=", " ", "'", "\\", "/", ":", "@", ",", "?", "&", "[", "]"]
-    + ["%", "%20", "%2F", "%00", "a", "1", "::1", "\t", "ü", "ssl", "true", "nonsense", "prefer"]
+    [
+        "postgresql://",
+        "host",
+        "port",
+        "user",
+        "sslmode",
+        "=",
+        " ",
+        "'",
+        "\\",
+        "/",
+        ":",
+        "@",
+        ",",
+        "?",
+        "&",
+        "[",
+        "]",
+        "%",
+        "%20",
+        "%2F",
+        "%00",
+        "a",
+        "1",
+        "::1",
+        "\t",
+        "ü",
+        "ssl",
+        "true",
+        "nonsense",
+        "prefer",
+    ]
 )
 
 
@@ -154,7 +183,7 @@ def test_defaults_are_libpqs() -> None:
 def test_without_a_host_a_socket_that_exists_is_taken() -> None:
     dsn = parse_dsn("user=u port=5433", exists=lambda path: path == "/tmp/.s.PGSQL.5433")
     assert (Host("/tmp", 5433),) == dsn.hosts
-    assert "/tmp/.s.PGSQL.5433" == dsn.hosts[0].socket_path
+    assert dsn.hosts[0].socket_path == "/tmp/.s.PGSQL.5433"
     assert dsn.hosts[0].is_unix
 
 
@@ -162,8 +191,8 @@ def test_the_environment_counts_only_where_asked() -> None:
     env = {"PGHOST": "e", "PGUSER": "eu", "PGPASSWORD": "ep", "PGPORT": "7", "PGSSLMODE": "require"}
     dsn = parse("postgresql://u@/d", **env)
     assert (Host("e", 7),) == dsn.hosts
-    assert ("u", "ep", "d", "require") == (dsn.user, dsn.password, dsn.database, dsn.sslmode)
-    assert "localhost" == parse("user=u").host
+    assert (dsn.user, dsn.password, dsn.database, dsn.sslmode) == ("u", "ep", "d", "require")
+    assert parse("user=u").host == "localhost"
 
 
 def test_several_hosts_pair_up_with_ports_and_addresses() -> None:
@@ -171,7 +200,7 @@ def test_several_hosts_pair_up_with_ports_and_addresses() -> None:
     assert (Host("a", 1), Host("b", 1)) == parse("host=a,b port=1").hosts
     assert (Host("a", 5432), Host("b", 2)) == parse("postgresql://a,b:2/").hosts
     assert (Host("a", 5432, "10.0.0.1"), Host("b", 5432, "::1")) == parse("host=a,b hostaddr=10.0.0.1,::1").hosts
-    assert "[::1]:5432" == str(parse("host=a,b hostaddr=10.0.0.1,::1").hosts[1])
+    assert str(parse("host=a,b hostaddr=10.0.0.1,::1").hosts[1]) == "[::1]:5432"
 
 
 WRONG = [
@@ -202,11 +231,12 @@ def test_a_wrong_value_names_its_keyword_and_what_would_be_right(text: str, expe
 def test_a_wrong_password_is_not_shown(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text)
-    assert "sec" not in str(caught.value) and "zz" not in str(caught.value)
+    assert "sec" not in str(caught.value)
+    assert "zz" not in str(caught.value)
 
 
 def test_the_system_store_raises_the_default_sslmode() -> None:
-    assert "verify-full" == parse("sslrootcert=system").sslmode
+    assert parse("sslrootcert=system").sslmode == "verify-full"
 
 
 def test_ignored_keywords_are_accepted() -> None:
@@ -249,23 +279,23 @@ def test_a_dsn_survives_its_url(dsn: Dsn) -> None:
 def test_printing_a_dsn_leaves_the_password_out() -> None:
     dsn = parse("postgresql://u:secret@h/d?sslcert=c&sslkey=k&sslpassword=alsosecret")
     assert "secret" not in f"{dsn} {dsn!r}"
-    assert "postgresql://u@h:5432/d?sslcert=c&sslkey=k" == str(dsn)
+    assert str(dsn) == "postgresql://u@h:5432/d?sslcert=c&sslkey=k"
 
 
 def test_a_password_file_is_read_as_libpq_reads_it(tmp_path: Path) -> None:
     file = tmp_path / "pgpass"
     file.write_text("# comment\nother:*:*:*:no\nh:5432:d:u:first\\:and\\\\last\n*:*:*:*:any\n")
     file.chmod(0o600)
-    assert "first:and\\last" == password_from_file(str(file), parse("postgresql://u@h/d"))
-    assert "any" == password_from_file(str(file), parse("postgresql://u@h/e"))
+    assert password_from_file(str(file), parse("postgresql://u@h/d")) == "first:and\\last"
+    assert password_from_file(str(file), parse("postgresql://u@h/e")) == "any"
     file.write_text("localhost:*:*:u:socket\n")
-    assert "socket" == password_from_file(str(file), parse("host=/tmp user=u"))
+    assert password_from_file(str(file), parse("host=/tmp user=u")) == "socket"
     assert None is password_from_file(str(file), parse("host=h user=u"))
 
 
 def test_a_password_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "pgpass"
     file.write_text("*:*:*:*:any\n")
-    os.chmod(file, 0o644)
+    file.chmod(0o644)
     with pytest.raises(ConfigError, match="may be read by others"):
         password_from_file(str(file), parse("user=u"))

@@ -1,0 +1,401 @@
+"""Every setting: its name, default, meaning, and whether RELOAD may change it.
+
+This is the one table that the loader, ``SHOW CONFIG`` and the reference page (``docs/settings.md``) are made from. The
+packages below never see it: each has a settings class of its own, whose defaults hold here, too, and which ``pool`` and
+``socket_options`` fill from this one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from hyperdrive.config.units import (
+    ADDRESS,
+    ADDRESSES,
+    DURATION,
+    FLAG,
+    NAMES,
+    SIZE,
+    TEXT,
+    Address,
+    Kind,
+    choice,
+    mode_bits,
+    whole,
+)
+from hyperdrive.dsn import Dsn, parse_dsn
+from hyperdrive.net.transport import SocketOptions
+from hyperdrive.pool.settings import PoolMode, PoolSettings
+
+POOL_MODE = choice("transaction", "session", "statement")
+AUTH_METHOD = choice("scram", "md5", "password", "cert", "trust")
+LOG_LEVEL = choice("debug", "info", "warning", "error")
+ON_OFF_ALWAYS = choice("off", "on", "always")
+AUTO_ON_OFF = choice("auto", "on", "off")
+
+
+def _origin(value: object) -> Dsn | None:
+    if not isinstance(value, str):
+        raise ValueError
+    return parse_dsn(value) if value.strip() else None
+
+
+ORIGIN = Kind(
+    "connection string",
+    "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or host=… user=…",
+    _origin,
+    lambda d: str(d or ""),
+)
+
+
+_POOL = PoolSettings()
+_SOCKET = SocketOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What the table says of a setting besides its default."""
+
+    kind: Kind
+    text: str
+    section: str
+    live: bool
+
+
+def _setting(kind: Kind, default: Any, text: str, section: str = "", *, live: bool = False) -> Any:
+    return field(default=default, metadata={"meaning": Meaning(kind, text, section, live)})
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """``[databases.NAME]``: what differs for clients that ask for database NAME; ``None`` means as for all."""
+
+    dbname: str = _setting(TEXT, "", "The database at the origin; the same name if left out.")
+    pool_mode: str | None = _setting(POOL_MODE, None, "When a client gives its server back.", live=True)
+    pool_size: int | None = _setting(whole(1, 10000), None, "Most server connections per user.", live=True)
+    min_pool_size: int | None = _setting(whole(0, 10000), None, "Server connections kept ready.", live=True)
+    max_db_connections: int | None = _setting(
+        whole(0), None, "Most server connections of this database, for all its users; 0 is no limit.", live=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class UserSettings:
+    """``[users]``: who may log in besides the user of ``origin``; ``NAME = "…"`` is short for ``password``."""
+
+    password: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "meaning": Meaning(
+                TEXT,
+                "The password, or what PostgreSQL stores of it (`SCRAM-SHA-256$…`, `md5…`).",
+                "",
+                True,
+            )
+        },
+    )
+    pool_mode: str | None = _setting(POOL_MODE, None, "When a client of this user gives its server back.", live=True)
+    max_user_connections: int | None = _setting(
+        whole(0), None, "Most server connections of this user, in all databases; 0 is no limit.", live=True
+    )
+
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of a process. Durations are seconds, sizes bytes; 0 means "no limit" or "never" where it says so."""
+
+    # ── origin ──
+    origin: Dsn | None = _setting(  # noqa: RUF009 - it makes a field
+        ORIGIN,
+        None,
+        "The PostgreSQL behind us, as libpq writes it. Its user and password are also what clients log in with. Left out,"
+        " an embedded PostgreSQL is started in `.hyperdrive/`.",
+        "Origin",
+    )
+    connect_timeout: float = _setting(
+        DURATION,
+        _POOL.connect_timeout,
+        "How long reaching the origin may take, TLS included; a `connect_timeout` in its connection string counts where it"
+        " is shorter. As PgBouncer's `server_connect_timeout`.",
+        live=True,
+    )
+    server_login_timeout: float = _setting(
+        DURATION, _POOL.login_timeout, "How long logging in there may take after that.", live=True
+    )
+    backoff_first: float = _setting(
+        DURATION, _POOL.backoff_first, "The pause after a failed connect; it doubles with each failure.", live=True
+    )
+    backoff_max: float = _setting(
+        DURATION, _POOL.backoff_max, "The longest such pause. As PgBouncer's `server_login_retry`.", live=True
+    )
+    refused_retry: float = _setting(
+        DURATION,
+        _POOL.refused_retry,
+        "After the origin refused a login, clients are told so for this long without asking it again.",
+        live=True,
+    )
+    max_connecting: int = _setting(
+        whole(1, 1000), _POOL.max_connecting, "Server connections that one pool opens at the same time.", live=True
+    )
+    dns_max_ttl: float = _setting(
+        DURATION,
+        15.0,
+        "How long a resolved address of the origin is used before it is looked up again. As in PgBouncer.",
+        live=True,
+    )
+    awaited: str = _setting(
+        AUTO_ON_OFF,
+        "auto",
+        "Whether what travels ahead of a statement is waited for separately, which costs a round trip: needed when the origin"
+        " is itself a pooler that cannot take both at once. `auto` finds out.",
+    )
+    listen: tuple[Address, ...] = _setting(
+        ADDRESSES,
+        (Address("127.0.0.1", 6543),),
+        "Where clients connect. Port 0 takes any free one. `*:6543` listens on every address.",
+        "Listening",
+    )
+    unix_socket_dir: str = _setting(
+        TEXT,
+        "",
+        "A directory for a unix-domain socket, named `.s.PGSQL.PORT` after the first `listen` port; empty: none.",
+    )
+    unix_socket_mode: int = _setting(mode_bits(), 0o777, "Permissions of that socket. As PostgreSQL's default.")
+    admin_listen: Address | None = _setting(  # noqa: RUF009
+        ADDRESS, Address("127.0.0.1", 6544), "Where the status page and metrics are served over HTTP, or `off`."
+    )
+    workers: int = _setting(
+        whole(1, 256), 1, "Processes that share the ports and split the limits between them. One uses one core."
+    )
+    max_client_connections: int = _setting(
+        whole(1), 10000, "Most clients at a time; the next one gets `53300`. An idle client costs a few KiB.", live=True
+    )
+    client_login_timeout: float = _setting(
+        DURATION, 60.0, "How long a client may take to log in. As in PgBouncer; PostgreSQL's is 1min, too.", live=True
+    )
+    client_idle_timeout: float = _setting(
+        DURATION, 0.0, "How long a client may stay connected without asking anything; 0: for ever.", live=True
+    )
+    idle_transaction_timeout: float = _setting(
+        DURATION,
+        0.0,
+        "How long a client may sit in a transaction without asking anything; it holds a server that others wait for. 0: for"
+        " ever.",
+        live=True,
+    )
+    tcp_keepalive: bool = _setting(
+        FLAG, _SOCKET.keepalive, "Whether the kernel probes quiet TCP connections, on both sides."
+    )
+    tcp_keepalive_idle: float = _setting(
+        DURATION,
+        _SOCKET.keepalive_idle_seconds,
+        "Quiet time before the first probe; 0: the system's. Load balancers commonly forget a connection after 350 s.",
+    )
+    tcp_keepalive_interval: float = _setting(
+        DURATION, _SOCKET.keepalive_interval_seconds, "Time between probes; 0: the system's."
+    )
+    tcp_keepalive_count: int = _setting(
+        whole(0, 127), _SOCKET.keepalive_count, "Unanswered probes before the peer counts as gone; 0: the system's."
+    )
+    tcp_user_timeout: float = _setting(
+        DURATION,
+        _SOCKET.user_timeout_seconds,
+        "How long sent bytes may stay unacknowledged before the peer counts as gone; 0: the system's.",
+    )
+    write_buffer_size: int = _setting(
+        SIZE, 256 * 1024, "Bytes waiting to be sent to one peer before we stop reading from the other side."
+    )
+    # ── pool ──
+    pool_mode: str = _setting(
+        POOL_MODE,
+        "transaction",
+        "When a client gives its server back: after each `transaction`, when its `session` ends, or after each `statement`"
+        " (transactions of several statements are then refused).",
+        "Pool",
+        live=True,
+    )
+    pool_size: int = _setting(
+        whole(1, 10000), _POOL.pool_size, "Most server connections per database and user. As in PgBouncer.", live=True
+    )
+    min_pool_size: int = _setting(
+        whole(0, 10000),
+        _POOL.min_size,
+        "Server connections kept ready for each database and user in use, so that no client waits for a connect.",
+        live=True,
+    )
+    max_db_connections: int = _setting(
+        whole(0), 0, "Most server connections per database, for all its users; 0: no limit.", live=True
+    )
+    max_user_connections: int = _setting(
+        whole(0), 0, "Most server connections per user, in all databases; 0: no limit.", live=True
+    )
+    max_server_connections: int = _setting(
+        whole(0),
+        0,
+        "Most server connections in all; 0: no limit. PostgreSQL's own `max_connections` is 100.",
+        live=True,
+    )
+    query_wait_timeout: float = _setting(
+        DURATION,
+        _POOL.query_wait_timeout,
+        "How long a client waits for a free server before it gets `53300`; 0: for ever. (PgBouncer: 120 s.)",
+        live=True,
+    )
+    server_lifetime: float = _setting(
+        DURATION,
+        _POOL.server_lifetime,
+        "Age at which a server connection is replaced, up to a tenth earlier; 0: never. As in PgBouncer.",
+        live=True,
+    )
+    server_idle_timeout: float = _setting(
+        DURATION,
+        _POOL.server_idle_timeout,
+        "How long a server connection above `min_pool_size` stays unused before it is closed; 0: for ever. As in PgBouncer.",
+        live=True,
+    )
+    server_check_delay: float = _setting(
+        DURATION,
+        _POOL.server_check_delay,
+        "How long a server connection may sit unused before it is probed, off the query path; 0: never.",
+        live=True,
+    )
+    server_check_timeout: float = _setting(
+        DURATION, _POOL.probe_timeout, "How long the answer to that probe may take.", live=True
+    )
+    pool_idle_timeout: float = _setting(
+        DURATION,
+        _POOL.unused_pool_timeout,
+        "How long a pool without clients is kept. As PgBouncer's `autodb_idle_timeout`.",
+        live=True,
+    )
+    max_prepared_statements: int = _setting(
+        whole(0, 100000), 200, "Prepared statements kept on each server connection, least used first out.", live=True
+    )
+    eager_rollback: str = _setting(
+        ON_OFF_ALWAYS,
+        "on",
+        "Whether ROLLBACK is answered at once and carried out behind: `on` unless somebody may wait for a lock that it"
+        " releases, `always`, or `off`.",
+        live=True,
+    )
+    pin_unknown: bool = _setting(
+        FLAG,
+        False,
+        "Whether a statement that cannot be classified keeps its server for the client until it leaves.",
+        live=True,
+    )
+    # ── who may log in ──
+    auth_method: str = _setting(
+        AUTH_METHOD,
+        "scram",
+        "How clients prove who they are. `password` only over TLS or from this machine; `cert` by a certificate of"
+        " `tls_client_ca` whose common name is the user; `trust` not at all, and only from this machine.",
+        "Authentication",
+    )
+    auth_query: str = _setting(
+        TEXT,
+        "",
+        "A query with one parameter, the user's name, that returns name and stored password of users that are not in"
+        " `[users]`; runs as `auth_user` with `search_path` fixed to `pg_catalog`. Empty: none.",
+        live=True,
+    )
+    auth_user: str = _setting(TEXT, "", "Who runs `auth_query`; must be in `[users]`. Empty: the user of `origin`.")
+    auth_dbname: str = _setting(TEXT, "", "Where `auth_query` runs. Empty: the database of `origin`.")
+    admin_users: tuple[str, ...] = _setting(
+        NAMES, (), "Who may do everything in the console. The user of `origin` always may.", live=True
+    )
+    stats_users: tuple[str, ...] = _setting(NAMES, (), "Who may only look, with SHOW, in the console.", live=True)
+    # ── TLS towards clients ──
+    tls_cert: str = _setting(
+        TEXT,
+        "",
+        "A file with our certificate and its chain, PEM. With it, clients may use TLS. (TLS towards the origin is set in its"
+        " connection string: `sslmode` and its relatives.)",
+        "TLS towards clients",
+        live=True,
+    )
+    tls_key: str = _setting(TEXT, "", "The file with its private key.", live=True)
+    tls_client_ca: str = _setting(TEXT, "", "Authorities whose certificates clients may present, PEM.", live=True)
+    tls_require: bool = _setting(FLAG, False, "Whether clients over TCP without TLS are turned away.", live=True)
+    # ── logging ──
+    log_level: str = _setting(LOG_LEVEL, "info", "What is worth a line on standard error.", "Logging", live=True)
+    log_format: str = _setting(choice("text", "json"), "text", "Lines for people, or one JSON object per line.")
+    # ── tables ──
+    users: Mapping[str, UserSettings] = field(default_factory=lambda: _EMPTY)
+    databases: Mapping[str, DatabaseSettings] = field(default_factory=lambda: _EMPTY)
+
+    def database(self, name: str) -> DatabaseSettings:
+        """What ``[databases.NAME]`` says, completed from the settings for all."""
+        own = self.databases.get(name) or DatabaseSettings()
+        return DatabaseSettings(
+            dbname=own.dbname or name,
+            pool_mode=own.pool_mode or self.pool_mode,
+            pool_size=self.pool_size if own.pool_size is None else own.pool_size,
+            min_pool_size=min(
+                self.min_pool_size if own.min_pool_size is None else own.min_pool_size,
+                self.pool_size if own.pool_size is None else own.pool_size,
+            ),
+            max_db_connections=self.max_db_connections if own.max_db_connections is None else own.max_db_connections,
+        )
+
+    def pool(self, user: str, database: str) -> PoolSettings:
+        """How the pool of a pair behaves: the user's own settings, then the database's, then those for all."""
+        own = self.users.get(user) or UserSettings()
+        of_database = self.database(database)
+        return PoolSettings(
+            pool_size=of_database.pool_size or self.pool_size,
+            min_size=of_database.min_pool_size or 0,
+            mode=PoolMode(own.pool_mode or of_database.pool_mode),
+            query_wait_timeout=self.query_wait_timeout,
+            server_lifetime=self.server_lifetime,
+            server_idle_timeout=self.server_idle_timeout,
+            server_check_delay=self.server_check_delay,
+            probe_timeout=self.server_check_timeout,
+            connect_timeout=self._connect_timeout(),
+            login_timeout=self.server_login_timeout,
+            backoff_first=self.backoff_first,
+            backoff_max=self.backoff_max,
+            refused_retry=self.refused_retry,
+            max_connecting=self.max_connecting,
+            unused_pool_timeout=self.pool_idle_timeout,
+        )
+
+    def _connect_timeout(self) -> float:
+        ours, theirs = self.connect_timeout, self.origin.connect_timeout if self.origin else None
+        return min(ours or theirs, theirs) if theirs else ours
+
+    def socket_options(self) -> SocketOptions:
+        """What is set on every TCP socket."""
+        return SocketOptions(
+            keepalive=self.tcp_keepalive,
+            keepalive_idle_seconds=self.tcp_keepalive_idle,
+            keepalive_interval_seconds=self.tcp_keepalive_interval,
+            keepalive_count=self.tcp_keepalive_count,
+            user_timeout_seconds=self.tcp_user_timeout,
+        )
+
+    def max_connections_of(self, user: str) -> int:
+        """The limit on server connections of *user*; 0 is no limit."""
+        own = self.users.get(user)
+        if own is None or own.max_user_connections is None:
+            return self.max_user_connections
+        return own.max_user_connections
+
+
+def meanings(cls: type[Any]) -> dict[str, Meaning]:
+    """The settings of a class and what the table says of each, in order; tables within are left out."""
+    return {f.name: f.metadata["meaning"] for f in dataclasses.fields(cls) if "meaning" in f.metadata}
+
+
+MEANINGS = meanings(Settings)
+DATABASE_MEANINGS = meanings(DatabaseSettings)
+USER_MEANINGS = meanings(UserSettings)
+DEFAULTS = Settings()

@@ -1,0 +1,28 @@
+"""No setting without its paragraph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hyperdrive
+from hyperdrive.config import reference
+from hyperdrive.config.settings import DATABASE_MEANINGS, DEFAULTS, MEANINGS, USER_MEANINGS
+
+PAGE = Path(hyperdrive.__file__).parent.parent / "docs" / "settings.md"
+
+
+def test_the_reference_page_is_the_table() -> None:
+    """If this fails: ``python -m hyperdrive.config.reference > docs/settings.md``."""
+    assert PAGE.read_text(encoding="utf-8") == reference.render()
+
+
+def test_every_setting_is_on_the_page() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    missing = [key for key in (*MEANINGS, *DATABASE_MEANINGS, *USER_MEANINGS) if f"`{key}`" not in page]
+    assert missing == []
+
+
+def test_every_default_is_a_value_that_may_be_written() -> None:
+    for key, meaning in MEANINGS.items():
+        default = getattr(DEFAULTS, key)
+        assert meaning.kind.read(meaning.kind.show(default)) == default, key

@@ -150,7 +150,7 @@ def place_data(data_dir: Path, account: Account) -> Path:
 
     For root, a place that the account cannot reach becomes a symbolic link to one below ``/var/lib/hyperdrive``.
     """
-    data_dir = Path(os.path.abspath(data_dir))  # noqa: PTH100 - resolve() would follow the link that we may make
+    data_dir = Path(os.path.abspath(data_dir))  # not resolve(): it would follow a link we made
     if not data_dir.exists() and not data_dir.is_symlink():
         data_dir.parent.mkdir(parents=True, exist_ok=True)
         if account.is_other and not account.can("-x", data_dir.parent):

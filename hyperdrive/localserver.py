@@ -79,7 +79,7 @@ class LocalServer:
     ) -> None:
         if not tcp and socket_dir is None:
             raise ConfigError("a local server needs tcp or socket_dir")
-        self.data_dir = Path(os.path.abspath(data_dir))  # noqa: PTH100 - the path itself may be a link
+        self.data_dir = Path(os.path.abspath(data_dir))  # not resolve(): it may be a link
         self.log_path = self.data_dir.with_name(self.data_dir.name + ".log")
         self.host = LOOPBACK
         self.user = user

@@ -54,12 +54,12 @@ def describe(pid: int) -> str:
 def _descriptors() -> Counter[str]:
     counted: Counter[str] = Counter()
     try:
-        names = os.listdir("/proc/self/fd")  # noqa: PTH208 - names are all that is wanted
+        names = os.listdir("/proc/self/fd")
     except OSError:
         return counted
     for name in names:
         try:
-            target = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115
+            target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue
         if target.startswith(_KINDS):

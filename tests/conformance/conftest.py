@@ -1,0 +1,84 @@
+"""What the differential tests share: each script runs direct, then through a proxy, alone and with others in between."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack
+from itertools import count
+
+import pytest
+
+from hyperdrive.testing.databases import database_of, run_sql
+from hyperdrive.testing.frontend import bind, close_statement, describe_statement, execute, parse, query, sync
+from hyperdrive.testing.script import Compare, Script, run_script
+from hyperdrive.testing.wire import WireConnection, connect
+
+RESET_TABLES = """
+set client_min_messages = error; drop schema if exists public, one, two cascade; create schema public;
+create table t (id int primary key, v text);
+insert into t values (1, 'one'), (2, 'two'), (3, 'three');
+create table log (who text, n int);
+"""
+
+
+MODES = [("pg18", "alone"), ("pg16", "disturbed")]
+if os.environ.get("HYPERDRIVE_SOAK"):
+    MODES += [("pg16", "alone"), ("pg18", "disturbed")]
+
+
+@pytest.fixture(params=MODES, ids="-".join)
+async def compare(request: pytest.FixtureRequest) -> Compare:
+    """Run a script both ways and compare the transcripts.
+
+    *disturbed* means that between any two transactions another client takes the same server and changes all it can.
+    """
+    server, mode = request.param
+    origin_url = await database_of(request.getfixturevalue(server).url, "conformance")
+    version = request.getfixturevalue(server).major
+
+    async def both_ways(script: Script) -> None:
+        from hyperdrive.testing.proxy import running_proxy
+
+        if version not in script.versions:
+            pytest.skip(f"says nothing about {version}")
+        setup = RESET_TABLES + script.setup
+        await run_sql(origin_url, setup)
+        expected = await run_script(script, origin_url)
+        await run_sql(origin_url, setup)
+        async with AsyncExitStack() as stack:
+            proxy = await stack.enter_async_context(running_proxy(origin_url, pool_size=script.servers))
+            between = None
+            if mode == "disturbed":
+                between = Disturber(await stack.enter_async_context(await connect(proxy.url)))
+            got = await run_script(script, proxy.url, between=between)
+        assert expected == got
+
+    return both_ways
+
+
+class Disturber:
+    """Another client of the pool that uses every name and setting a script may rely on, and checks that it hears its own."""
+
+    def __init__(self, conn: WireConnection) -> None:
+        self.conn, self.turns = conn, count(1)
+
+    async def __call__(self) -> None:
+        turn = next(self.turns)
+        mine = f"disturber {turn}"
+        prepare = parse(f"select '{mine}'::text, 's1'", "s1") + describe_statement("s1") + bind("s1") + execute()
+        replies = await self.conn.scope(
+            prepare
+            + close_statement("s1")
+            + sync()
+            + query(
+                "set timezone = 'Asia/Tokyo'; set datestyle = 'German'; set search_path = pg_catalog; set work_mem = '1MB'"
+            )
+            + parse(f"select '{mine}'::text")
+            + sync()
+            + query("begin; select 1 / 0")
+            + query("rollback")
+            + query(f"select '{mine}', current_setting('TimeZone')"),
+            ready=6,
+        )
+        assert replies.rows == [(mine, "s1"), (mine, "Asia/Tokyo")], replies
+        assert replies.errors == ["22012"], replies

@@ -19,6 +19,7 @@ they enter, chained. An origin's ErrorResponse is passed on as bytes and never r
     │   ├── OriginLost               08006, mid-conversation
     │   ├── OutcomeUnknown           08007
     │   ├── OriginRefused            the origin's own ErrorResponse, kept as bytes
+    │   ├── OriginLoginFailed        28000, we could not or would not log in
     │   └── LedgerMismatch           08P01, a server answered what nobody asked
     ├── PoolTimeout              53300, no server in time
     ├── TooManyConnections       53300, a limit on clients
@@ -164,6 +165,13 @@ class OriginRefused(OriginError):
     def __init__(self, client_text: str, *, response: bytes, sqlstate: str, log_text: str | None = None) -> None:
         super().__init__(client_text, log_text=log_text, safe_to_retry=True, sqlstate=sqlstate)
         self.response = response
+
+
+class OriginLoginFailed(OriginError):
+    """We could not log in at the origin, or would not: no password, a method too weak for the link, a false signature."""
+
+    sqlstate = "28000"
+    kind = Kind.AUTHENTICATION
 
 
 class PoolTimeout(HyperdriveError):

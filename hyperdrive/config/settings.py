@@ -5,6 +5,8 @@ packages below never see it: each has a settings class of its own, whose default
 ``socket_options`` fill from this one.
 """
 
+# ruff: noqa: RUF009 - _setting() makes a field
+
 from __future__ import annotations
 
 import dataclasses
@@ -113,7 +115,7 @@ class Settings:
     """All settings of a process. Durations are seconds, sizes bytes; 0 means "no limit" or "never" where it says so."""
 
     # ── origin ──
-    origin: Dsn | None = _setting(  # noqa: RUF009 - it makes a field
+    origin: Dsn | None = _setting(
         ORIGIN,
         None,
         "The PostgreSQL behind us, as libpq writes it. Its user and password are also what clients log in with. Left out,"
@@ -169,7 +171,7 @@ class Settings:
         "A directory for a unix-domain socket, named `.s.PGSQL.PORT` after the first `listen` port; empty: none.",
     )
     unix_socket_mode: int = _setting(mode_bits(), 0o777, "Permissions of that socket. As PostgreSQL's default.")
-    admin_listen: Address | None = _setting(  # noqa: RUF009
+    admin_listen: Address | None = _setting(
         ADDRESS, Address("127.0.0.1", 6544), "Where the status page and metrics are served over HTTP, or `off`."
     )
     workers: int = _setting(

@@ -89,10 +89,11 @@ class LocalServer:
         self.settings = dict(settings or {})
         self.installation: Installation = find_installation(major)
         self.account = Account()
-        if tls_cert is not None and tls_key is not None:
+        if tls_cert is not None or tls_key is not None:
             if not self.installation.has_tls():
                 raise ConfigError(f"PostgreSQL {major} in {self.installation.bin_dir} is built without TLS")
-            self.settings |= {"ssl": "on", "ssl_cert_file": str(tls_cert), "ssl_key_file": str(tls_key)}
+            self.settings |= {"ssl": "on"}
+        self._tls = (tls_cert, tls_key)
         self._port = port
         self._port_is_given = port is not None
         self._password = password
@@ -205,7 +206,7 @@ class LocalServer:
                     self._port = _free_port()
                 log_start = self._spawn(data)
                 try:
-                    self._wait_until_ready(deadline, log_start)
+                    self._wait_until_ready(data, deadline, log_start)
                     return
                 except BaseException as exc:
                     self.stop_sync(Shutdown.IMMEDIATE)
@@ -283,6 +284,11 @@ class LocalServer:
             self._initialize(data)
         elif (found := version.read_text().strip()) != str(self.installation.major):
             raise ConfigError(f"{data} is of PostgreSQL {found}, the programs are of {self.installation.major}")
+        for source, name in zip(self._tls, ("server.crt", "server.key"), strict=True):
+            if source is not None:  # copied, because the key must belong to who runs the server (ssl-tcp)
+                (data / name).unlink(missing_ok=True)
+                _write_private(data / name, source.read_bytes())
+                self.account.own(data / name)
         return data
 
     def _initialize(self, data: Path) -> None:
@@ -317,9 +323,7 @@ class LocalServer:
         """Return the password for a new directory; one that we make is kept where only we can read it."""
         if self._password is None:
             self._password = secrets.token_urlsafe(18)
-            descriptor = os.open(self._password_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(self._password + "\n")
+            _write_private(self._password_path, self._password.encode() + b"\n")
         return self._password
 
     @property
@@ -333,7 +337,7 @@ class LocalServer:
         container the same small ids belong to others. Where the system tells, we look whether it is a server on *data*.
         """
         lock_file = data / "postmaster.pid"
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + min(10.0, self._start_timeout)
         while (pid := _first_number(lock_file)) is not None:
             if not _serves(pid, data):
                 lock_file.unlink(missing_ok=True)
@@ -389,10 +393,13 @@ class LocalServer:
         atexit.register(self._at_exit)
         return log_start
 
-    def _wait_until_ready(self, deadline: float, log_start: int) -> None:
-        """Ask for a connection until the answer is a question about authentication."""
+    def _wait_until_ready(self, data: Path, deadline: float, log_start: int) -> None:
+        """Wait until the lock file says that it is ready, and a connection then shows it.
+
+        The file first: on a port that somebody else holds, an answer would be somebody else's.
+        """
         assert self._process is not None
-        while not self._answers():
+        while not (_says_ready(data / "postmaster.pid", self._process.pid) and self._answers()):
             if self._process.poll() is not None:
                 raise _failed("the embedded Postgres did not start", self._log_from(log_start))
             if time.monotonic() > deadline:
@@ -465,6 +472,12 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.defpath, **kept, "LC_ALL": "C", "HOME": "/"}
 
 
+def _write_private(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
 def _free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((LOOPBACK, 0))
@@ -477,6 +490,15 @@ def _first_number(lock_file: Path) -> int | None:
         return int(lock_file.read_text().split("\n", 1)[0])
     except (FileNotFoundError, ValueError):
         return None
+
+
+def _says_ready(lock_file: Path, pid: int) -> bool:
+    """Whether the lock file is of process *pid*, and its eighth line says ``ready`` (pidfile.h), as pg_ctl reads it."""
+    try:
+        lines = lock_file.read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 
 def _serves(pid: int, data: Path) -> bool:

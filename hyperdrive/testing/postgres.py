@@ -19,7 +19,6 @@ APP_USER, APP_PASSWORD, APP_DATABASE = "app", "app-password", "app"
 
 SETTINGS: Mapping[str, str] = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "jit": "off",
     "wal_level": "logical",

@@ -38,7 +38,7 @@ $(VENV)/.test-stamp: pyproject.toml | $(PY)
 	@touch $@ $(VENV)/.run-stamp
 
 $(VENV)/.drivers-stamp: pyproject.toml | $(PY)
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[test,bench,drivers,matrix]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[test,bench,matrix]'
 	@touch $@ $(VENV)/.test-stamp $(VENV)/.run-stamp
 
 # --- use --------------------------------------------------------------------------------------------------------
@@ -70,8 +70,8 @@ check: $(VENV)/.test-stamp ## ruff, mypy, floors: seconds
 test: check ## check, then every test on the embedded servers
 	$(PY) -m pytest -m 'not drivers and not matrix and not soak' $(ARGS)
 
-drivers: $(VENV)/.drivers-stamp ## drivers and ORMs that need further packages
-	$(PY) -m pytest -m drivers $(ARGS)
+drivers: $(VENV)/.test-stamp ## every driver, also those from npm, Maven, Go, Perl and Ruby where they exist
+	$(PY) -m tests.drivers.run $(ARGS)
 
 matrix: $(VENV)/.drivers-stamp ## other PostgreSQL versions, in containers
 	$(PY) -m pytest -m matrix $(ARGS)

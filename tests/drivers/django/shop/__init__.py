@@ -1,0 +1,1 @@
+"""A tiny Django application for the driver program."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -30,6 +31,9 @@ SETTINGS: Mapping[str, str] = {
     "timezone": "UTC",
     "log_line_prefix": "%m [%p] %q%u@%d ",
 }
+
+_MEMORY_BYTES = 4 * 1024**3
+_PREFIX = "hyperdrive-test-"
 
 
 class Postgres:
@@ -85,7 +89,9 @@ class PostgresFarm:
     def directory(self) -> Path:
         """Where the servers keep their data; an account without rights can reach it, unlike pytest's own directories."""
         if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="hyperdrive-test-"))
+            place = _memory() or Path(tempfile.gettempdir())
+            _remove_left_behind(place)
+            self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place))
             self._directory.chmod(0o755)
         return self._directory
 
@@ -161,3 +167,24 @@ class PostgresFarm:
             server.stop_sync()
             self._templates[major] = server.data_dir
         return self._templates[major]
+
+
+def _memory() -> Path | None:
+    """A file system in memory with room for a few servers: copying a template to a disk takes ten times as long."""
+    shm = Path("/dev/shm")
+    if os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > _MEMORY_BYTES:
+        return shm
+    return None
+
+
+def _remove_left_behind(place: Path) -> None:
+    """Remove the directories of test sessions that were killed; their servers ended with them."""
+    for path in place.glob(f"{_PREFIX}*-*"):
+        owner = path.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and path.stat().st_uid == os.geteuid():
+            try:
+                os.kill(int(owner), 0)
+            except ProcessLookupError:
+                shutil.rmtree(path, ignore_errors=True)
+            except PermissionError:
+                continue

@@ -43,10 +43,10 @@ class Backoff:
         #: No connect starts before.
         self.ready_at = float("-inf")
 
-    def failed(self, now: float, *, started_at: float, temporary: bool, settings: PoolSettings) -> None:
-        """Note a failure. Attempts that ran in parallel count as one step, else four of them skip three steps."""
+    def failed(self, now: float, *, started_at: float, temporary: bool, settings: PoolSettings) -> bool:
+        """Note a failure; ``False``: one of several that ran in parallel. They are one step, else four skip three."""
         if started_at <= self._failed_at:
-            return
+            return False
         self._failed_at = now
         self.failures += 1
         if temporary:
@@ -55,6 +55,7 @@ class Backoff:
         else:
             longest = settings.refused_retry
         self.ready_at = now + longest * (0.5 + 0.5 * self._random())
+        return True
 
     def succeeded(self) -> None:
         """The origin answers again."""

@@ -30,6 +30,11 @@ from hyperdrive.tasks import spawn
 
 log = logging.getLogger("hyperdrive.pool")
 
+# For the query path: a global costs a third of an enum's attribute.
+_ACTIVE = ServerState.ACTIVE
+_IDLE = ServerState.IDLE
+_LENT = frozenset({ServerState.ACTIVE, ServerState.RETIRING})
+
 
 class Timer(Protocol):
     """What ``call_later`` returns."""
@@ -104,17 +109,17 @@ class Pool(Generic[S]):
         others grow old enough to be closed."""
         if self._idle:
             server = self._idle.pop()
-            server.pool_state = ServerState.ACTIVE
+            server.pool_state = _ACTIVE
             return server
         return None
 
     def release(self, server: S) -> None:
         """Take *server* back: clean, in status I, owed nothing. Goes to the first waiter or on the stack."""
-        if self._special or server.pool_state is not ServerState.ACTIVE:
+        if self._special or server.pool_state is not _ACTIVE:
             self._release_specially(server)
             return
         server.used_at = self._now()
-        server.pool_state = ServerState.IDLE
+        server.pool_state = _IDLE
         self._idle.append(server)
 
     # The queue
@@ -277,10 +282,12 @@ class Pool(Generic[S]):
         return len(self._waiters)
 
     def unused_since(self) -> float:
-        """When the last server was used; ``inf`` while somebody needs the pool."""
+        """When a client last used a server; ``inf`` while somebody needs the pool."""
         if self.clients or self._waiters or self.in_use or self._connecting:
             return inf
-        return max([self._last_used_at, *(server.used_at for server in self._servers)])
+        # A server that was opened as a successor and never lent says nothing about clients.
+        used = (server.used_at for server in self._servers if server.used_at > server.born_at)
+        return max([self._last_used_at, *used])
 
     def snapshot(self) -> PoolSnapshot:
         """A row of SHOW POOLS."""
@@ -415,6 +422,7 @@ class Pool(Generic[S]):
                     log.exception("! %s: a hand-over failed", self.key)
                     if server in self._servers:
                         self._close(server, CloseReason.HANDOVER)
+                        self._grow()
                     continue
                 if not accepted:
                     server.pool_state = ServerState.IDLE
@@ -563,10 +571,9 @@ class Pool(Generic[S]):
         temporary = is_temporary(error)
         self.metrics.connect_failures += 1
         self.last_error = error
-        self._backoff.failed(now, started_at=started_at, temporary=temporary, settings=self.settings)
-        log.warning(
-            "! %s: connect failed, next not before %.2f s: %s", self.key, self._backoff.ready_at - now, error.log_text
-        )
+        if self._backoff.failed(now, started_at=started_at, temporary=temporary, settings=self.settings):
+            pause = self._backoff.ready_at - now
+            log.warning("! %s: connect failed, next not before %.2f s: %s", self.key, pause, error.log_text)
         if not temporary and not self._servers and self.phase is not Phase.CLOSED:
             # With servers left the queue goes on: they come back, and what refused us may be a limit or a new password.
             self._refused = error
@@ -609,7 +616,10 @@ class Pool(Generic[S]):
             del self._probing[server]
         self._retiring.pop(server, None)
         server.pool_state = ServerState.CLOSED
-        self._last_used_at = max(self._last_used_at, server.used_at if state not in _LENT else self._now())
+        if state in _LENT:
+            self._last_used_at = self._now()
+        elif server.used_at > server.born_at:
+            self._last_used_at = max(self._last_used_at, server.used_at)
         self.metrics.count_closed(reason)
         if self._quiet and not self.in_use:
             self._tell_quiet()
@@ -654,6 +664,3 @@ class Pool(Generic[S]):
     def _fire(self) -> None:
         self._timer, self._timer_at = None, inf
         self.upkeep()
-
-
-_LENT = frozenset({ServerState.ACTIVE, ServerState.RETIRING})

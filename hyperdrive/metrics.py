@@ -1,7 +1,7 @@
 """Counters: plain attributes, documented where they are declared, rendered elsewhere (``admin.exposition``).
 
 A package has a dataclass of counters and adds to its attributes: ``metrics.round_trips += 1`` costs no call. ``counter``
-declares one with its text; a family with labels is either several attributes (hot paths) or one ``Counter`` keyed by an
+declares one with its text, or a comment ``#: …`` stands above it; a family with labels is either several attributes (hot paths) or one ``Counter`` keyed by an
 enum. A gauge is a function that is asked when somebody looks, so it cannot drift.
 
 ``Registry`` joins those objects into families named ``hyperdrive_<noun>_<unit>[_total]``. Base units; labels from enums,
@@ -12,13 +12,14 @@ never SQL, users or addresses. What several sources count is added up, and a sou
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import cache
 from typing import Any, Literal
-
-from hyperdrive.errors import Kind
 
 Labels = tuple[tuple[str, str], ...]
 Reading = float | Mapping[Labels, float]
@@ -63,8 +64,8 @@ class Saved(Enum):
 
 
 @dataclass(slots=True)
-class ProxyMetrics:
-    """What the proxy counts. Each attribute belongs to the family ``hyperdrive_<its name, or family>_total``."""
+class TrafficMetrics:
+    """What passes through and what it costs. Each attribute belongs to the family ``hyperdrive_<its name, or family>_total``."""
 
     queries_hit: int = counter("Statements answered, by how the cache took part", family="queries", cache="hit")
     queries_stale: int = counter("", family="queries", cache="stale")
@@ -74,10 +75,6 @@ class ProxyMetrics:
     origin_round_trips: int = counter("Round trips to the origin that a client waited for")
     origin_round_trips_saved: Counter[Saved] = counters_by("how", "Round trips that were not needed, by reason")
     stale_hits: int = counter("Answers older than their maximum age, served while being refreshed")
-    ledger_mismatch: int = counter("Server connections closed because the server answered what nobody asked; must be 0")
-    errors: Counter[Kind] = counters_by("kind", "Errors of ours that reached a client, by kind")
-    client_connections: int = counter("Client connections accepted")
-    client_logins: int = counter("Clients that logged in")
     client_received_bytes: int = counter("Bytes received", family="received_bytes", side="client")
     server_received_bytes: int = counter("", family="received_bytes", side="server")
     client_sent_bytes: int = counter("Bytes sent", family="sent_bytes", side="client")
@@ -85,7 +82,6 @@ class ProxyMetrics:
     query_seconds: float = counter("Time servers spent on statements, seen from here")
     transaction_seconds: float = counter("Time servers were linked to clients")
     pins: Counter[Any] = counters_by("reason", "Times a client kept its server beyond its transaction, by reason")
-    cancels: Counter[str] = counters_by("outcome", "Cancel requests: passed on, waiting client, late, unknown key")
     rollbacks: int = counter("Transactions that a client left open and we rolled back, keeping the server")
 
 
@@ -143,10 +139,30 @@ def _collect(source: object, noun: str, found: dict[str, Family]) -> None:
         middle = one.metadata.get("family") or one.name
         name = "_".join(part for part in ("hyperdrive", noun, middle, "total") if part)
         family = found.setdefault(name, Family(name, "counter", ""))
-        family.doc = family.doc or one.metadata.get("doc", "")
+        family.doc = family.doc or one.metadata.get("doc") or _comments(type(source)).get(one.name, "")  # type: ignore[arg-type]
         if isinstance(value, Mapping):
             label = one.metadata.get("label", "reason")
             for key, count in value.items():
                 family.add(((label, str(key.value if isinstance(key, Enum) else key)),), count)
         else:
             family.add(one.metadata.get("labels", ()), value)
+
+
+@cache
+def _comments(cls: type) -> dict[str, str]:
+    """What the comments ``#: …`` above the attributes of *cls* say; one stands for all up to the next."""
+    try:
+        source = inspect.getsource(cls)
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    doc: list[str] = []
+    fresh = False
+    for line in map(str.strip, source.splitlines()):
+        if line.startswith("#:"):
+            doc = [*(doc if fresh else []), line.removeprefix("#:").strip()]
+            fresh = True
+        elif match := re.match(r"(\w+)\s*:", line):
+            found[match[1]] = " ".join(doc)
+            fresh = False
+    return found

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from enum import Enum
 
-from hyperdrive.errors import Kind
-from hyperdrive.metrics import Family, ProxyMetrics, Registry, Saved, add_up, counter
+from hyperdrive.metrics import Family, Registry, Saved, TrafficMetrics, add_up, counter
 
 
 class Reason(Enum):
@@ -15,6 +14,8 @@ class Reason(Enum):
 
 @dataclass(slots=True)
 class PoolLike:
+    #: Clients that
+    #: had to queue
     waits: int = 0
     wait_seconds: float = counter("Time in the queue")
     closed: dict[Reason, int] = field(default_factory=dict)
@@ -25,32 +26,30 @@ def by_name(families: list[Family]) -> dict[str, Family]:
 
 
 def test_attributes_become_families() -> None:
-    registry, metrics = Registry(), ProxyMetrics()
+    registry, metrics = Registry(), TrafficMetrics()
     registry.add(metrics)
     metrics.queries_hit += 2
     metrics.queries_bypass += 1
     metrics.origin_round_trips_saved[Saved.BEGIN] += 3
-    metrics.errors[Kind.POOL_TIMEOUT] += 1
     found = by_name(registry.families())
     queries = found["hyperdrive_queries_total"].samples
     assert queries == {(("cache", how),): n for how, n in [("hit", 2), ("stale", 0), ("miss", 0), ("bypass", 1)]}
     assert found["hyperdrive_origin_round_trips_saved_total"].samples == {(("how", "begin"),): 3}
-    assert found["hyperdrive_errors_total"].samples == {(("kind", "pool_timeout"),): 1}
-    assert found["hyperdrive_ledger_mismatch_total"].samples == {(): 0}
+    assert found["hyperdrive_stale_hits_total"].samples == {(): 0}
 
 
 def test_the_names_that_the_contract_promises_exist() -> None:
     registry = Registry()
-    registry.add(ProxyMetrics())
-    promised = {"queries", "origin_round_trips", "origin_round_trips_saved", "stale_hits", "ledger_mismatch"}
+    registry.add(TrafficMetrics())
+    promised = {"queries", "origin_round_trips", "origin_round_trips_saved", "stale_hits"}
     assert {f"hyperdrive_{name}_total" for name in promised} <= set(by_name(registry.families()))
 
 
 def test_every_family_of_ours_is_documented() -> None:
     registry = Registry()
-    registry.add(ProxyMetrics())
+    registry.add(TrafficMetrics())
     assert [family.name for family in registry.families() if not family.doc] == []
-    assert all(one.metadata for one in fields(ProxyMetrics))
+    assert all(one.metadata for one in fields(TrafficMetrics))
 
 
 def test_several_sources_add_up_and_one_that_leaves_is_remembered() -> None:
@@ -62,6 +61,7 @@ def test_several_sources_add_up_and_one_that_leaves_is_remembered() -> None:
         assert found["hyperdrive_pool_waits_total"].samples == {(): 3}
         assert found["hyperdrive_pool_closed_total"].samples == {(("reason", "old"),): 1}
         assert found["hyperdrive_pool_wait_seconds_total"].doc == "Time in the queue"
+        assert found["hyperdrive_pool_waits_total"].doc == "Clients that had to queue"
         registry.remove(first)
 
 

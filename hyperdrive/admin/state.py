@@ -1,0 +1,167 @@
+"""What the console and the status page ask of the running proxy.
+
+The rows are plain values, filled by whoever knows them; the columns that people see are made in ``views``. Times are
+seconds since 1970 where they name a moment, otherwise durations in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from hyperdrive.pool.snapshot import PoolSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRow:
+    """A client or a server. *link* is the id of the other side, 0 if it has none."""
+
+    id: int
+    user: str
+    database: str
+    state: str
+    address: str = ""
+    port: int = 0
+    local_address: str = ""
+    local_port: int = 0
+    connected_at: float = 0.0
+    requested_at: float = 0.0
+    wait_seconds: float = 0.0
+    close_needed: bool = False
+    link: int = 0
+    remote_pid: int = 0
+    tls: str = ""
+    application_name: str = ""
+    prepared_statements: int = 0
+    replication: str = "none"
+    pins: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StatsRow:
+    """What a database has done since the process started."""
+
+    database: str
+    transactions: int = 0
+    queries: int = 0
+    assignments: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    transaction_seconds: float = 0.0
+    query_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    client_parses: int = 0
+    server_parses: int = 0
+    binds: int = 0
+    round_trips: int = 0
+    round_trips_saved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRow:
+    """A database that is configured or in use. *max_connections* 0 is no limit."""
+
+    name: str
+    host: str
+    port: int
+    origin_database: str
+    pool_size: int
+    min_pool_size: int
+    pool_mode: str
+    server_lifetime: float = 0.0
+    max_connections: int = 0
+    connections: int = 0
+    client_connections: int = 0
+    is_paused: bool = False
+    is_disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """A user that is configured or connected."""
+
+    name: str
+    pool_mode: str | None = None
+    max_connections: int = 0
+    connections: int = 0
+    client_connections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRow:
+    """A setting as it holds now."""
+
+    key: str
+    value: str
+    default: str
+    is_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StatementRow:
+    """A prepared statement that servers share."""
+
+    name: str
+    sql: str
+    database: str = ""
+    user: str = ""
+    clients: int = 0
+    servers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRow:
+    """How many of something there are, and roughly how many bytes they take together."""
+
+    name: str
+    count: int
+    size_bytes: int
+
+
+class ConsoleState(Protocol):
+    """The proxy, as seen from the console. ``None`` for *database* means all of them."""
+
+    def readiness(self) -> str:
+        """Empty when clients can be served, otherwise what is missing."""
+
+    def is_admin(self, user: str) -> bool: ...
+    def may_look(self, user: str) -> bool: ...
+
+    def pools(self) -> Iterable[PoolSnapshot]: ...
+    def clients(self) -> Iterable[ConnectionRow]: ...
+    def servers(self) -> Iterable[ConnectionRow]: ...
+    def stats(self) -> Iterable[StatsRow]: ...
+    def databases(self) -> Iterable[DatabaseRow]: ...
+    def users(self) -> Iterable[UserRow]: ...
+    def config(self) -> Iterable[ConfigRow]: ...
+    def statements(self) -> Iterable[StatementRow]: ...
+    def memory(self) -> Iterable[MemoryRow]: ...
+
+    def lists(self) -> Mapping[str, int]:
+        """Counts by name; those of PgBouncer's SHOW LISTS that are missing show as 0."""
+
+    async def pause(self, database: str | None) -> None:
+        """Let servers come back and close them; return when none is left. Clients wait until ``resume``."""
+
+    async def resume(self, database: str | None) -> None: ...
+    async def reconnect(self, database: str | None) -> None: ...
+
+    async def kill(self, database: str | None) -> None:
+        """Drop its clients and servers at once; new clients wait until ``resume``."""
+
+    async def kill_client(self, client_id: int) -> bool:
+        """Drop one client; ``False`` if there is none with that id."""
+
+    async def disable(self, database: str) -> None: ...
+    async def enable(self, database: str) -> None: ...
+
+    async def reload(self) -> str:
+        """Read the configuration again. Returns what a person should know (settings that need a restart), or nothing.
+
+        Raises:
+            ConfigError: nothing has changed.
+        """
+
+    async def shutdown(self, wait_for: str) -> None:
+        """Begin to stop; *wait_for* is ``""`` (at once), ``"servers"`` or ``"clients"``."""

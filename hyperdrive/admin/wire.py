@@ -133,7 +133,7 @@ class ConsoleSession:
 
     def _parse(self, body: bytes) -> bytes:
         name, rest = _cut(body)
-        sql = _text(rest[: rest.index(b"\0") + 1])
+        sql = _cut(rest)[0].decode()
         commands = split(sql)
         if len(commands) > 1:
             raise ClientError("cannot insert multiple commands into a prepared statement", sqlstate="42601")

@@ -1,0 +1,315 @@
+"""A client connection after login: client meets server.
+
+The query path is ``data_received`` → ``_ship`` → the server, and ``drained`` on the way back: callbacks only, no task per query. Off
+it: waiting in the pool's queue, errors that are ours to tell, the client leaving, the server leaving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from hyperdrive.errors import (
+    HyperdriveError,
+    OriginLost,
+    OutcomeUnknown,
+    ProtocolViolation,
+    QueryCanceled,
+    ShuttingDown,
+)
+from hyperdrive.net.transport import Transport
+from hyperdrive.pgwire import messages
+from hyperdrive.pool.settings import PoolMode
+from hyperdrive.session.client import ClientSession, Op
+from hyperdrive.session.server import IDLE
+from hyperdrive.sql.verdict import Kind
+
+if TYPE_CHECKING:
+    from hyperdrive.proxy.context import PoolContext
+    from hyperdrive.proxy.server import ServerConnection
+
+log = logging.getLogger("hyperdrive.proxy")
+
+WRITE_HIGH: Final = 128 * 1024
+"""Bytes on their way to a client above which its server is not read (W-57, W-58)."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client, logged in. It is idle, waits in the pool's queue, or is linked to a server."""
+
+    __slots__ = (
+        "_paused",
+        "_source_paused",
+        "context",
+        "key",
+        "pid",
+        "reading",
+        "resend",
+        "server",
+        "session",
+        "since",
+        "transport",
+        "waiting",
+        "write",
+    )
+
+    def __init__(self, context: PoolContext, session: ClientSession, transport: Transport, pid: int, key: bytes) -> None:
+        self.context = context
+        self.session = session
+        self.transport = transport
+        self.write = transport.write
+        self.pid = pid
+        self.key = key
+        self.server: ServerConnection | None = None
+        self.waiting = False
+        self.reading = False
+        """All that was sent since the server was linked is one read."""
+        self.resend: Op | None = None
+        """The read that is under way and of which nothing has come back: it may be sent once more (W-54)."""
+        self.since = context.clock.now()
+        self._paused = False
+        self._source_paused = False
+
+    def begin(self, leftover: bytes) -> None:
+        """Become the transport's protocol; *leftover* came with the login."""
+        self.transport.set_write_buffer_limits(WRITE_HIGH)
+        self.transport.set_protocol(self)
+        self.transport.resume_reading()
+        if leftover:
+            self.data_received(leftover)
+
+    # --- the query path -----------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        session = self.session
+        try:
+            if session.receive(data):
+                self._ship()
+        except ProtocolViolation as error:
+            self.end(error)
+            return
+        if session.terminated:
+            self._leave()
+
+    def _ship(self) -> None:
+        """Send the batch, or answer it here, or wait for a server."""
+        session = self.session
+        server = self.server
+        if server is None:
+            if self.waiting:
+                return
+            while session.needs_look:
+                reply = session.answer()
+                if reply is None:
+                    break
+                if reply:
+                    self.write(reply)
+                if not session.ops:
+                    return
+            server = self.context.pool.take()
+            if server is None:
+                self._wait()
+                return
+            self._link(server)
+        else:
+            self.reading = False
+            self.resend = None
+        self._send(server)
+
+    def _send(self, server: ServerConnection) -> None:
+        session = self.session
+        state = server.session
+        data = session.compose(state)
+        if data:
+            server.transport.write(data)
+        queue = state.queue
+        if not queue or queue[0].moves is None:
+            out = state.fire_fakes()
+            if out:
+                self.write(out)
+            if not queue:
+                self.drained()
+
+    def _link(self, server: ServerConnection) -> None:
+        self.server = server
+        server.client = self
+        state = server.session
+        state.client = self.session
+        if state.view is not self.session.told:
+            self._tell_news(server)
+        ops = self.session.ops
+        verdict = ops[0][2] if len(ops) == 1 else None
+        self.reading = verdict is not None and verdict.is_read
+        self.resend = ops[0] if self.reading else None
+
+    def drained(self) -> None:
+        """The server owes nothing: give it back if it is clean and not pinned, or go on with what had to wait."""
+        server = self.server
+        if server is None:
+            return
+        session = self.session
+        if session.ops:
+            self._ship()
+            return
+        state = server.session
+        if state.status != IDLE or state.open_scope or state.half_sent or session.is_pinned or self._paused:
+            if state.status != IDLE and self.context.mode is PoolMode.STATEMENT:
+                self.end(ProtocolViolation("transaction blocks are not allowed in statement pooling mode"))
+            return
+        self.server = None
+        self.resend = None
+        if self._source_paused:
+            self.resume_source()
+        if server.cancels:
+            server.settle_cancel()
+            return
+        server.client = None
+        state.client = None
+        self.context.pool.release(server)
+
+    # --- waiting for a server -------------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        self.waiting = True
+        self.transport.pause_reading()
+        self.context.pool.wait(self)
+
+    def offer(self, server: ServerConnection) -> bool:
+        """Take *server* over from the pool; ``False`` when the client is gone."""
+        if self.transport.is_closing():
+            return False
+        self.waiting = False
+        self._link(server)
+        self._send(server)
+        self.transport.resume_reading()
+        return True
+
+    def refuse(self, error: HyperdriveError) -> None:
+        """The wait ended without a server."""
+        self.waiting = False
+        if isinstance(error, ShuttingDown):
+            self.end(error)
+            return
+        self.context.metrics.count_error(error)
+        message = messages.error_message(error)
+        if getattr(error, "response", None) is not None:
+            # The origin refused the login: its own words, and the end of the connection as its severity says.
+            self.write(message)
+            self.transport.close()
+            return
+        self.write(self.session.refuse(message))
+        self.transport.resume_reading()
+        if self.session.terminated:
+            self._leave()
+
+    def _tell_news(self, server: ServerConnection) -> None:
+        """Reported values that changed while the client was not linked (W-33); a label still to be restored is no news."""
+        state = server.session
+        if state.label is self.session.journal.wanted:
+            news = state.difference(self.session.told)
+            if news:
+                self.write(news)
+            self.session.told = state.view
+
+    # --- back-pressure ----------------------------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        if self.server is not None:
+            self.server.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self.server is not None:
+            self.server.transport.resume_reading()
+            if not self.server.session.queue:
+                self.drained()
+
+    def pause_source(self) -> None:
+        """The server cannot take more: do not read what would go to it."""
+        self._source_paused = True
+        self.transport.pause_reading()
+
+    def resume_source(self) -> None:
+        self._source_paused = False
+        if not self.waiting:
+            self.transport.resume_reading()
+
+    # --- ends -------------------------------------------------------------------------------------------------------------------------
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        """The client is gone, or said so."""
+        if self.context.forget(self):
+            if self.waiting:
+                self.waiting = False
+                self.context.pool.forget(self)
+            server, self.server = self.server, None
+            if server is not None:
+                server.abandon(
+                    pinned=self.session.is_pinned,
+                    must_close=bool({"setseed", "LOAD", "session function"} & set(self.session.pins())),
+                )
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def end(self, error: HyperdriveError) -> None:
+        """Tell the client why, and close."""
+        self.context.metrics.count_error(error)
+        if not self.transport.is_closing():
+            self.write(messages.error_message(error, severity="FATAL"))
+            self.transport.close()
+        self._leave()
+
+    def server_lost(self, server: ServerConnection, reason: str) -> None:
+        """The server connection broke; say what is known of the outcome (W-54)."""
+        self.server = None
+        session = self.session
+        state = server.session
+        resend, self.resend = self.resend, None
+        if self._source_paused:
+            self.resume_source()
+        if session.is_pinned or state.half_sent:
+            self.end(ShuttingDown("the connection to the database was lost, and the state of the session with it", detail=reason))
+            return
+        in_transaction = state.status != IDLE
+        if resend is not None and not in_transaction and not session.ops and not state.failed:
+            session.take_back(resend)
+            self.context.metrics.reads_retried += 1
+            self._ship()
+            return
+        error = self._loss(server, in_transaction, reason)
+        self.context.metrics.count_error(error)
+        committing = error.code == "08007"
+        self.write(session.lost(messages.error_message(error), state, failed_here=in_transaction and not committing))
+        if session.terminated:
+            self._leave()
+
+    def _loss(self, server: ServerConnection, in_transaction: bool, reason: str) -> HyperdriveError:
+        text = "the connection to the database was lost"
+        if not server.session.queue and not server.session.open_scope:
+            return OriginLost(text, detail=reason)
+        writes = not in_transaction
+        for entry in server.session.queue:
+            statements = entry.watch.statements if entry.watch is not None else ()
+            if statements is None or any(s.kind in (Kind.COMMIT, Kind.PREPARE_TRANSACTION) for s in statements):
+                writes = True
+        if writes and not self.reading:
+            return OutcomeUnknown(f"{text} and it is unknown whether the statement took effect", detail=reason)
+        return OriginLost(text, detail=reason)
+
+    # --- cancel -----------------------------------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """A cancel request with this client's key came: it reaches the server only while that runs this client's SQL (W-51)."""
+        if self.waiting:
+            self.context.pool.forget(self)
+            self.refuse(QueryCanceled("canceling statement due to user request"))
+        elif self.server is not None and self.server.session.is_running:
+            self.server.cancel()

@@ -1,0 +1,212 @@
+"""A client before it is one: TLS, start-up, authentication, then the welcome.
+
+Carries out what ``session.handshake`` decides, waits where something has to be looked up, and bounds all of it by a deadline. One
+task per client lives here, and ends when the client is let in: the query path has none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import ssl
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+from hyperdrive.errors import HyperdriveError, InternalError, ProtocolViolation
+from hyperdrive.net.tls import TlsInfo, TlsTransport
+from hyperdrive.net.transport import Transport
+from hyperdrive.session.handshake import (
+    Action,
+    Admit,
+    Cancel,
+    CheckPassword,
+    ClientHandshake,
+    Close,
+    HandshakePolicy,
+    LookUpUser,
+    Send,
+    StartTls,
+)
+from hyperdrive.tasks import spawn
+
+if TYPE_CHECKING:
+    from hyperdrive.proxy.proxy import Proxy
+
+log = logging.getLogger("hyperdrive.proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSettings:
+    """What a listener asks of clients."""
+
+    policy: HandshakePolicy
+    tls: ssl.SSLContext | None = None
+    login_seconds: float = 60.0
+
+
+class FrontDoor(asyncio.Protocol):
+    """One connection until it is a client, or is turned away."""
+
+    def __init__(self, proxy: Proxy, settings: DoorSettings, *, is_unix: bool = False) -> None:
+        self._proxy = proxy
+        self._settings = settings
+        self._is_unix = is_unix
+        self._transport: Transport = cast("Transport", None)
+        self._handshake: ClientHandshake = cast("ClientHandshake", None)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._over = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._handshake is not None:  # the same connection, now under TLS
+            self._transport = cast("Transport", transport)
+            return
+        self._transport = cast("Transport", transport)
+        policy = replace(
+            self._settings.policy,
+            is_unix=self._is_unix,
+            is_local=self._is_unix or _is_loopback(self._transport),
+            tls_available=self._settings.tls is not None and not self._is_unix,
+        )
+        self._handshake = ClientHandshake(policy)
+        loop = asyncio.get_running_loop()
+        if self._settings.login_seconds:
+            self._deadline = loop.call_later(self._settings.login_seconds, self._too_slow)
+        self._proxy.doors.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._carry_out(self._handshake.receive(data))
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+
+    def refuse(self, error: HyperdriveError) -> None:
+        """Turn the client away, wherever it is."""
+        self._carry_out(self._handshake.refuse(error))
+
+    # --- actions ------------------------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(data):
+                    self._transport.write(data)
+                case StartTls(reply, client_hello):
+                    self._start_tls(reply, client_hello)
+                case LookUpUser(user, database):
+                    self._wait_for(self._look_up(user, database), "look up")
+                case CheckPassword():
+                    self._wait_for(self._check(action), "check password")
+                case Admit():
+                    self._transport.pause_reading()
+                    self._wait_for(self._admit(action), "admit")
+                case Cancel(pid, key):
+                    self._proxy.cancel(pid, key)
+                    self._close(b"")
+                case Close(data, error):
+                    self._proxy.metrics.clients_refused += 1
+                    self._proxy.metrics.count_error(error)
+                    log.info("! client refused: %s %s", error.code, error.log_text)
+                    self._close(data)
+
+    def _wait_for(self, coro: object, what: str) -> None:
+        self._task = spawn(coro, name=f"client {what}")  # type: ignore[arg-type]
+
+    async def _look_up(self, user: str, database: str) -> None:
+        try:
+            secret = await self._proxy.look_up(user, database)
+        except HyperdriveError as error:
+            self._carry_out(self._handshake.refuse(error))
+            return
+        self._carry_out(self._handshake.user_found(secret))
+
+    async def _check(self, check: CheckPassword) -> None:
+        matches = await asyncio.to_thread(check.matches)
+        self._carry_out(self._handshake.password_checked(matches))
+
+    async def _admit(self, admit: Admit) -> None:
+        try:
+            await self._proxy.admit(admit, self._transport, self)
+        except HyperdriveError as error:
+            self._fatal(error)
+        except Exception as exc:
+            log.exception("! admitting a client failed")
+            self._fatal(InternalError("internal error of the proxy", log_text=repr(exc)))
+
+    def _fatal(self, error: HyperdriveError) -> None:
+        from hyperdrive.pgwire.messages import error_message
+
+        self._proxy.metrics.clients_refused += 1
+        self._proxy.metrics.count_error(error)
+        log.info("! client refused: %s %s", error.code, error.log_text)
+        self._close(error_message(error, severity="FATAL"))
+
+    def _start_tls(self, reply: bytes, client_hello: bytes) -> None:
+        context = self._settings.tls
+        assert context is not None
+        raw = self._transport
+        raw.pause_reading()
+        if reply:
+            raw.write(reply)
+        tls = TlsTransport(raw, context, server_side=True, protocol=self, on_handshake=self._tls_done)
+        self._transport = cast("Transport", tls)
+        tls.start(client_hello)
+        raw.resume_reading()
+
+    def _tls_done(self, outcome: TlsInfo | HyperdriveError) -> None:
+        if isinstance(outcome, HyperdriveError):
+            log.info("! TLS with a client failed: %s", outcome.log_text)
+            self._proxy.metrics.clients_refused += 1
+            self._transport.abort()
+            self._end()
+            return
+        names = [outcome.peer_common_name] if outcome.peer_common_name else []
+        self._carry_out(self._handshake.tls_established(outcome.alpn, outcome.server_end_point, names))
+
+    # --- ends ---------------------------------------------------------------------------------------------------------------------
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if not self._over:
+            error = ProtocolViolation(
+                "canceling authentication due to timeout", sqlstate="57014", log_text=f"waited for {self._handshake.waits_for}"
+            )
+            if self._handshake.is_over:
+                self._fatal(error)
+            else:
+                self.refuse(error)
+
+    def _close(self, data: bytes) -> None:
+        if data:
+            self._transport.write(data)
+        self._transport.close()
+        self._end()
+
+    def admitted(self) -> None:
+        """The connection has become a client."""
+        self._task = None
+        self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self._proxy.doors.discard(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+
+
+def _is_loopback(transport: Transport) -> bool:
+    peer = transport.get_extra_info("peername")
+    if not isinstance(peer, tuple):
+        return True
+    try:
+        return ipaddress.ip_address(str(peer[0]).partition("%")[0]).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,312 @@
+"""The proxy of one process: lets clients in, opens servers, and knows who is who.
+
+Holds the pools, their contexts, the user directory and the table of cancel keys. Made by ``app`` from settings; knows no
+configuration file and no listening socket.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from hyperdrive.clock import Clock
+from hyperdrive.errors import (
+    FeatureNotSupported,
+    HyperdriveError,
+    OriginLost,
+    OriginRefused,
+    ShuttingDown,
+    TooManyConnections,
+)
+from hyperdrive.net.transport import Transport
+from hyperdrive.pgwire import messages
+from hyperdrive.pgwire.framing import DATA_ROW, ERROR_RESPONSE, split
+from hyperdrive.pgwire.passwords import Secret
+from hyperdrive.pool.acquire import acquire
+from hyperdrive.pool.interfaces import CloseReason, PoolKey
+from hyperdrive.pool.limits import Limits
+from hyperdrive.pool.pool import Pool
+from hyperdrive.pool.pools import Pools
+from hyperdrive.pool.settings import PoolSettings
+from hyperdrive.proxy.auth import UserDirectory
+from hyperdrive.proxy.client import ClientConnection
+from hyperdrive.proxy.connect import Origin, open_server, send_cancel
+from hyperdrive.proxy.context import APPLICATION_NAME, PoolContext, Welcome
+from hyperdrive.proxy.metrics import ProxyMetrics
+from hyperdrive.proxy.server import ServerConnection
+from hyperdrive.session.client import ClientSession, Pipe
+from hyperdrive.session.handshake import Admit
+from hyperdrive.session.settings import Label, label, statement_for, transition
+from hyperdrive.session.statements import StatementRegistry
+from hyperdrive.sql.cache import VerdictCache
+from hyperdrive.tasks import spawn
+
+if TYPE_CHECKING:
+    from hyperdrive.proxy.front_door import FrontDoor
+
+log = logging.getLogger("hyperdrive.proxy")
+
+CONSOLES = frozenset({"hyperdrive", "pgbouncer"})
+"""Databases that are the console (DESIGN §1)."""
+
+KEY_BYTES_3_0 = 4
+KEY_BYTES_3_2 = 32
+_MOST_WORKERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """How the proxy treats clients; pools have settings of their own."""
+
+    max_clients: int = 10_000
+    max_statements: int = 200
+    pin_unknown: bool = False
+    worker: int = 0
+    """Which worker this is: cancel keys tell it, so that a request finds the right one."""
+    database_names: Mapping[str, str] = field(default_factory=dict)
+    """What a database that clients ask for is called at the origin, where that differs."""
+
+
+class ConsoleDoor(Protocol):
+    """Takes over clients of the console."""
+
+    def __call__(self, transport: Transport, admit: Admit, welcome: bytes) -> None: ...
+
+
+class Proxy:
+    """Everything of one process between listening sockets and the origin."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        directory: UserDirectory,
+        settings: ProxySettings,
+        pool_settings: Callable[[PoolKey], PoolSettings],
+        clock: Clock,
+        limits: Limits | None = None,
+        *,
+        console: ConsoleDoor | None = None,
+        forward_cancel: Callable[[int, int, bytes], None] | None = None,
+    ) -> None:
+        self.origin = origin
+        self.directory = directory
+        self.settings = settings
+        self.clock = clock
+        self.metrics = ProxyMetrics()
+        self.pools: Pools[ServerConnection] = Pools(pool_settings, self._connect, clock, limits)
+        self.verdicts = VerdictCache()
+        self.clients: dict[int, ClientConnection] = {}
+        self.doors: set[FrontDoor] = set()
+        self.console = console
+        self._pool_settings = pool_settings
+        self._forward_cancel = forward_cancel
+        self._contexts: dict[PoolKey, PoolContext] = {}
+        self._shutting_down = False
+
+    # --- clients ------------------------------------------------------------------------------------------------------------------
+
+    async def look_up(self, user: str, database: str) -> Secret | None:
+        """What is known of *user*'s password."""
+        return await self.directory.look_up(user, database)
+
+    async def admit(self, admit: Admit, transport: Transport, door: FrontDoor) -> None:
+        """Make a client of a connection that proved who it is; greet it from memory (W-08).
+
+        Raises:
+            HyperdriveError: it cannot be served; to be told as FATAL.
+        """
+        if self._shutting_down:
+            raise ShuttingDown("the database system is shutting down")
+        if admit.database in CONSOLES and self.console is not None:
+            door.admitted()
+            self.console(transport, admit, b"")
+            return
+        if len(self.clients) >= self.settings.max_clients:
+            raise TooManyConnections("sorry, too many clients already")
+        if admit.replication not in (None, b"false", b"off", b"no", b"0"):
+            raise FeatureNotSupported("replication connections are not offered through the proxy")
+        self.directory.learn(admit.user, admit.learned)
+        key = PoolKey(self.settings.database_names.get(admit.database, admit.database), admit.user)
+        context = self.context(key)
+        welcome = await self._welcome(context, admit.settings)
+        if transport.is_closing():
+            return
+        session = ClientSession(context.pipe, welcome.label, welcome.told)
+        if context.is_session_mode:
+            session.pin("session pooling")
+        pid, cancel_key = self._new_key(admit.protocol_minor)
+        client = ClientConnection(context, session, transport, pid, cancel_key)
+        self.clients[pid] = client
+        context.clients.add(client)
+        context.pool.clients += 1
+        self.metrics.clients_admitted += 1
+        transport.write(welcome.messages + messages.backend_key_data(pid, cancel_key) + messages.READY_IDLE)
+        door.admitted()
+        client.begin(admit.leftover)
+
+    def _new_key(self, minor: int) -> tuple[int, bytes]:
+        """A pid that no client of ours has, and a secret; both say nothing about the origin's (W-04)."""
+        while True:
+            pid = (secrets.randbits(23) << 8 | self.settings.worker % _MOST_WORKERS) & 0x7FFFFFFF
+            if pid >> 8 and pid not in self.clients:
+                return pid, secrets.token_bytes(KEY_BYTES_3_2 if minor >= 2 else KEY_BYTES_3_0)
+
+    def _forget(self, client: ClientConnection) -> None:
+        del self.clients[client.pid]
+
+    def cancel(self, pid: int, key: bytes, *, forwarded: bool = False) -> None:
+        """A CancelRequest came. Nothing is ever answered to it."""
+        client = self.clients.get(pid)
+        if client is not None:
+            if hmac.compare_digest(client.key, key):
+                self.metrics.cancels += 1
+                client.cancel()
+                return
+        elif not forwarded and self._forward_cancel is not None and pid % _MOST_WORKERS != self.settings.worker:
+            self._forward_cancel(pid % _MOST_WORKERS, pid, key)
+            return
+        self.metrics.cancels_unknown += 1
+
+    # --- welcome ------------------------------------------------------------------------------------------------------------------
+
+    async def _welcome(self, context: PoolContext, startup: Iterable[tuple[bytes, bytes]]) -> Welcome:
+        startup = tuple(startup)
+        if context.base is not None:
+            found = context.maybe_welcome(context.label_of(startup))
+            if found is not None:
+                return found
+        server = await acquire(context.pool)
+        try:
+            key = context.label_of(startup)
+            found = context.maybe_welcome(key)
+            if found is None:
+                found = await self._learn(context, server, key)
+        except BaseException:
+            if server.session.queue:
+                server.discard(CloseReason.OTHER)
+            else:
+                context.pool.release(server)
+            raise
+        context.pool.release(server)
+        return found
+
+    async def _learn(self, context: PoolContext, server: ServerConnection, key: tuple[Label, bytes | None]) -> Welcome:
+        """Ask *server* to take the client's start-up settings: one flight, once per set of them (W-05).
+
+        Raises:
+            OriginRefused: with the origin's own error, as FATAL.
+        """
+        wanted, application_name = key
+        state = server.session
+        reply = await server.ask(transition(state.label, wanted) or b"")
+        names = sorted(wanted.items)
+        canonical: list[bytes] = []
+        for message in split(reply)[0]:
+            if message[0] == ERROR_RESPONSE:
+                fields = messages.read_error_fields(message)
+                raise OriginRefused(
+                    fields.get("M", ""),
+                    response=messages.error_response(
+                        fields.get("M", ""), fields.get("C", "XX000"), severity="FATAL", detail=fields.get("D"), hint=fields.get("H")
+                    ),
+                    sqlstate=fields.get("C", "XX000"),
+                )
+            if message[0] == DATA_ROW:
+                canonical.append(message[11:])
+        state.label = wanted
+        told = state.view
+        base = context.base or {}
+        defaults = {name.lower(): value for name, value in base.items()}
+        effective = dict(wanted.items)
+        for name, value in zip(names, canonical[-len(names) :], strict=False):
+            # A value that only looks different ('utf-8' for UTF8) needs no label of its own.
+            if defaults.get(name) == value:
+                effective.pop(name, None)
+        found = context.learn((wanted, None), label(effective), told)
+        if application_name is not None:
+            found = context.maybe_welcome(key) or found
+        return found
+
+    # --- servers ------------------------------------------------------------------------------------------------------------------
+
+    def context(self, key: PoolKey) -> PoolContext:
+        """The context of the pool of *key*; both are made when first asked for."""
+        pool = self.pools.find(key)
+        context = self._contexts.get(key)
+        if pool is not None and context is not None and context.pool is pool:
+            return context
+        pipe = Pipe(
+            self.verdicts.classify,
+            StatementRegistry(),
+            max_statements=self.settings.max_statements,
+            pin_unknown=self.settings.pin_unknown,
+        )
+        context = PoolContext(
+            pipe,
+            self._pool_settings(key).mode,
+            self.clock,
+            self.metrics,
+            forget=self._forget,
+            send_cancel=self._send_cancel,
+        )
+        self._contexts[key] = context
+        context.pool = self.pools.get(key)
+        return context
+
+    def warm(self, key: PoolKey) -> Pool[ServerConnection]:
+        """Open the minimum of a pool before the first client comes, and keep it."""
+        context = self.context(key)
+        return self.pools.get(context.pool.key, keep=True)
+
+    async def _connect(self, key: PoolKey) -> ServerConnection:
+        credentials = self.directory.origin_credentials(key.user)
+        try:
+            opened = await open_server(self.origin, credentials, key.database)
+        except OriginRefused as refused:
+            if refused.code.startswith("28"):
+                self.directory.forget(key.user)  # the password may have been changed (W-62)
+            raise
+        if opened.keys is not None:
+            self.directory.learn(key.user, opened.keys)
+        context = self._contexts[key]
+        login = opened.login
+        server = ServerConnection(context, login.pid, login.cancel_key, context.logged_in(login.parameters), opened.address)
+        server.attach(opened.transport)
+        if login.leftover:
+            server.data_received(login.leftover)
+        return server
+
+    def _send_cancel(self, server: ServerConnection) -> None:
+        spawn(self._deliver_cancel(server), name=f"cancel {server.pid}")
+
+    async def _deliver_cancel(self, server: ServerConnection) -> None:
+        try:
+            await send_cancel(self.origin, self.origin.addresses, server.pid, server.cancel_key)
+        except (HyperdriveError, TimeoutError, OSError) as exc:
+            log.warning("! cancel of server %d failed: %s", server.pid, exc)
+        finally:
+            server.cancel_over()
+
+    # --- end ----------------------------------------------------------------------------------------------------------------------
+
+    async def close(self, *, drain_seconds: float | None = None) -> None:
+        """Turn clients away, wait for transactions up to *drain_seconds*, then end everything."""
+        self._shutting_down = True
+        error = ShuttingDown("terminating connection due to administrator command")
+        for door in list(self.doors):
+            door.refuse(error)
+        for client in list(self.clients.values()):
+            if client.server is None and not client.waiting:
+                client.end(error)
+        if drain_seconds:
+            await self.pools.drain(drain_seconds)
+        for client in list(self.clients.values()):
+            client.end(error)
+        self.pools.close()
+        await self.directory.close()
+
+

@@ -1,0 +1,324 @@
+"""A server connection: the transport to the origin, its session, and whom it works for.
+
+The query path is ``data_received``: bytes from the origin go through the reply queue to the linked client. Off it are the ways back
+to a clean state when a client vanishes, a cancel is under way or the pool asks for a health check (W-50, W-52, W-53). When in
+doubt the connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from enum import Enum
+from typing import TYPE_CHECKING, Final, cast
+
+from hyperdrive.errors import HyperdriveError, LedgerMismatch, OriginLost
+from hyperdrive.net.transport import Transport
+from hyperdrive.pgwire import messages
+from hyperdrive.pool.interfaces import CloseReason, Pooled
+from hyperdrive.session import replies, settings
+from hyperdrive.session.server import IDLE, ServerSession
+from hyperdrive.session.statements import POISON
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hyperdrive.proxy.client import ClientConnection
+    from hyperdrive.proxy.context import PoolContext
+
+log = logging.getLogger("hyperdrive.proxy")
+
+WRITE_HIGH: Final = 256 * 1024
+"""Bytes on their way to the origin above which the client is not read (W-57)."""
+
+DRAIN_SECONDS: Final = 5.0
+"""How long an abandoned query may go on before it is cancelled, and the cancel before the connection is closed (W-52)."""
+
+DRAIN_BYTES: Final = 4 * 1024 * 1024
+"""How much of an abandoned result is read before it is cancelled."""
+
+_POISONED = messages.bind(b"", POISON) + messages.SYNC
+
+
+class Errand(Enum):
+    """What a server does when it works for no client."""
+
+    NONE = "none"
+    """Linked, or idle in the pool."""
+    CLEAN = "clean"
+    """Its client is gone; it returns to a clean state."""
+    CANCEL = "cancel"
+    """A cancel request is under way; its effect must be over before anyone else gets the server."""
+    PROBE = "probe"
+    """A health check of the pool."""
+    ASK = "ask"
+    """A question of the proxy's own, such as whether start-up settings are valid."""
+
+
+class ServerConnection(Pooled, asyncio.Protocol):
+    """One connection to the origin, logged in. Made by ``connect``; owned by the pool or by the client it is linked to."""
+
+    __slots__ = (
+        "_answer",
+        "_asked",
+        "_deadline",
+        "_drained_bytes",
+        "_pinned",
+        "address",
+        "cancel_key",
+        "cancels",
+        "client",
+        "context",
+        "errand",
+        "pid",
+        "session",
+        "transport",
+    )
+
+    def __init__(self, context: PoolContext, pid: int, cancel_key: bytes, view: Mapping[bytes, bytes], address: str) -> None:
+        super().__init__()
+        self.context = context
+        self.pid = pid
+        self.cancel_key = cancel_key
+        self.address = address
+        self.session = ServerSession(view)
+        self.client: ClientConnection | None = None
+        self.errand = Errand.NONE
+        self.cancels = 0
+        self.transport: Transport = cast("Transport", None)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._drained_bytes = 0
+        self._pinned = False
+        self._answer: asyncio.Future[bytes] | None = None
+        self._asked: replies.Expected | None = None
+
+    def attach(self, transport: Transport) -> None:
+        """Take the transport over after login."""
+        self.transport = transport
+        transport.set_write_buffer_limits(WRITE_HIGH)
+        transport.set_protocol(self)
+
+    # --- the query path -----------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        session = self.session
+        client = self.client
+        try:
+            out = session.receive(data)
+        except HyperdriveError as error:
+            self._broken(error)
+            return
+        if client is not None:
+            if out:
+                client.write(out)
+                client.resend = None
+            if not session.queue:
+                client.drained()
+        else:
+            self._working_for_nobody(len(data))
+
+    # --- loss -----------------------------------------------------------------------------------------------------------------------
+
+    def _broken(self, error: HyperdriveError) -> None:
+        if isinstance(error, LedgerMismatch):
+            self.context.metrics.ledger_mismatches += 1
+        log.error("! server %d: %s", self.pid, error.log_text)
+        self.transport.abort()
+        self._lost(error.log_text)
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(str(exc) if exc is not None else "the connection was closed")
+
+    def _lost(self, reason: str) -> None:
+        self._stop_deadline()
+        fatal = self.session.fatal
+        if fatal is not None:
+            fields = messages.read_error_fields(fatal)
+            reason = f"{fields.get('C')} {fields.get('M')}"
+        self.context.pool.discard(self, reason if self.client is None else CloseReason.ORIGIN_CLOSED)
+        client, self.client = self.client, None
+        self.session.client = None
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(OriginLost("the connection to the database was lost", log_text=reason))
+        if client is not None:
+            client.server_lost(self, reason)
+
+    def close(self, reason: str) -> None:
+        """End the connection politely; the pool has forgotten it."""
+        self._stop_deadline()
+        if not self.transport.is_closing():
+            log.debug("x server %d: %s", self.pid, reason)
+            if self.client is None and self.session.is_clean:
+                self.transport.write(messages.TERMINATE)
+                self.transport.close()
+            else:
+                self.transport.abort()
+
+    def discard(self, reason: str) -> None:
+        """Never lend it again, and close it."""
+        self.context.pool.discard(self, reason)
+        self._stop_deadline()
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+    # --- back-pressure ----------------------------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        if self.client is not None:
+            self.client.pause_source()
+
+    def resume_writing(self) -> None:
+        if self.client is not None:
+            self.client.resume_source()
+
+    # --- work for nobody --------------------------------------------------------------------------------------------------------------
+
+    def abandon(self, *, pinned: bool, must_close: bool) -> None:
+        """The linked client is gone: return to a clean state and to the pool, or close (W-52, W-53)."""
+        session = self.session
+        self.client = session.client = None
+        self._pinned = pinned
+        self.transport.resume_reading()
+        if session.half_sent or must_close or self.transport.is_closing():
+            self.discard(CloseReason.CLIENT_LEFT)
+            return
+        self.errand = Errand.CLEAN
+        session.label = settings.UNKNOWN
+        if session.copy_in:
+            self._end_copy()
+        elif session.open_scope:
+            # A bare Sync would commit what the client never finished (W-53).
+            self.transport.write(_POISONED)
+            session.queue.append(replies.Expected("B", replies.Action.REPLACE))
+            session.queue.append(replies.SKIP_SYNC)
+            session.open_scope = False
+        self._drained_bytes = 0
+        if session.queue:
+            self._start_deadline()
+        self._working_for_nobody(0)
+
+    def _end_copy(self) -> None:
+        session = self.session
+        self.transport.write(messages.copy_fail(b"the client is gone"))
+        session.copy_in = False
+        if session.queue and session.queue[0].kind == "E":
+            self.transport.write(messages.SYNC)
+            session.queue.append(replies.SKIP_SYNC)
+            session.open_scope = False
+
+    def _working_for_nobody(self, size: int) -> None:
+        session = self.session
+        if session.queue:
+            self._drained_bytes += size
+            if self.errand is Errand.CLEAN and self._drained_bytes > DRAIN_BYTES:
+                self._drained_bytes = 0
+                self._drain_too_long()
+            return
+        if session.fatal is not None:
+            self.transport.abort()
+            return
+        if self.errand is Errand.NONE:
+            return
+        self._stop_deadline()
+        if self.errand is Errand.ASK:
+            self.errand = Errand.NONE
+            assert self._answer is not None
+            assert self._asked is not None
+            if not self._answer.done():
+                self._answer.set_result(self._asked.captured)
+            return
+        if session.status != IDLE:
+            self._behind(b"ROLLBACK")
+        elif self._pinned:
+            self._pinned = False
+            session.forget_statements()
+            self._behind(b"DISCARD ALL")
+            session.label = settings.EMPTY
+        elif self.cancels:
+            self.errand = Errand.CANCEL
+        elif self.errand is Errand.CANCEL:
+            # The signal may come after the cancel connection was closed; one more exchange lets it pass (W-50).
+            self.errand = Errand.CLEAN
+            self._sync()
+        elif self.errand is Errand.PROBE:
+            self.errand = Errand.NONE
+            self.context.pool.probed(self)
+        else:
+            self.errand = Errand.NONE
+            self.context.pool.release(self)
+
+    def _behind(self, sql: bytes) -> None:
+        self.session.queue.append(replies.SKIP_QUERY)
+        self.session.unnamed = None
+        self.transport.write(messages.query(sql))
+        self._start_deadline()
+
+    async def ask(self, sql: bytes) -> bytes:
+        """Run *sql* on this server, which the caller owns, and return every message of the reply but ReadyForQuery.
+
+        Cancelling leaves an answer under way: ``discard`` the server then.
+
+        Raises:
+            OriginLost: the connection broke meanwhile.
+        """
+        self.errand = Errand.ASK
+        self._answer = asyncio.get_running_loop().create_future()
+        self._asked = replies.Expected("Q", replies.Action.CAPTURE)
+        self.session.queue.append(self._asked)
+        self.session.unnamed = None
+        self.transport.write(messages.query(sql))
+        self._start_deadline()
+        return await self._answer
+
+    def _sync(self) -> None:
+        self.session.queue.append(replies.SKIP_SYNC)
+        self.transport.write(messages.SYNC)
+        self._start_deadline()
+
+    def probe(self) -> None:
+        """Ask for a sign of life, behind the query path."""
+        self.errand = Errand.PROBE
+        self.session.queue.append(replies.SKIP_SYNC)
+        self.transport.write(messages.SYNC)
+
+    # --- deadlines --------------------------------------------------------------------------------------------------------------------
+
+    def _start_deadline(self) -> None:
+        self._stop_deadline()
+        self._deadline = asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._drain_too_long)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _drain_too_long(self) -> None:
+        if self.cancels or self.errand is not Errand.CLEAN:
+            self.discard(CloseReason.CLIENT_LEFT)
+            return
+        self.cancel()
+        self._start_deadline()
+
+    # --- cancel -----------------------------------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Send a cancel request for what runs now; the server is not lent to anybody until that is over (W-50)."""
+        if not self.cancel_key:
+            return
+        self.cancels += 1
+        self.context.send_cancel(self)
+
+    def cancel_over(self) -> None:
+        """The origin closed the cancel connection, or it failed."""
+        self.cancels -= 1
+        if not self.cancels and self.errand is Errand.CANCEL and not self.session.queue:
+            self._working_for_nobody(0)
+
+    def settle_cancel(self) -> None:
+        """The client has its answer while a cancel is still under way: keep the server back until that is over."""
+        self.client = self.session.client = None
+        self.errand = Errand.CANCEL
+        self._working_for_nobody(0)

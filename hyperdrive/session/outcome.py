@@ -1,0 +1,378 @@
+"""What a session keeps of the statements it ran, decided by how they ended.
+
+Settings and pins are moved by outcome and never by text alone (W-35, W-43): a SET in a transaction that rolls back did not happen,
+a COMMIT whose tag says ROLLBACK is one. ``Journal`` holds what is in force and what to return to; ``Watch`` sits in the reply queue
+and tells it of each CommandComplete. Knows no socket and no server.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from hyperdrive.session import settings
+from hyperdrive.session.settings import EMPTY, Label, label, statement_for
+from hyperdrive.sql.verdict import (
+    AdvisoryLock,
+    AdvisoryUnlock,
+    Dropped,
+    Effect,
+    Form,
+    Kind,
+    Mark,
+    Parameter,
+    SetConfig,
+    Statement,
+    TempObject,
+)
+
+if TYPE_CHECKING:
+    from hyperdrive.session.client import ClientSession
+
+TEMPORARY: Final = "temporary object"
+LISTENING: Final = "LISTEN"
+HOLD_CURSOR: Final = "WITH HOLD cursor"
+PREPARED: Final = "PREPARE"
+ADVISORY: Final = "advisory lock"
+
+Pin = tuple[str, object]
+"""Why a client keeps its server, and on what: ``("LISTEN", b"channel")``."""
+
+_NO_PINS: Final[frozenset[Pin]] = frozenset()
+
+
+class _Frame(NamedTuple):
+    """What to return to when a transaction or savepoint is rolled back."""
+
+    savepoint: bytes | None
+    wanted: Label
+    actual: Label
+    pins: frozenset[Pin]
+
+
+class Journal:
+    """The settings and pins of one client session.
+
+    ``wanted`` is what the client set, ``actual`` what the linked server has; they differ only after a RESET of a setting that the
+    client gave at start-up. ``pins`` follow the transaction, ``lasting`` pins do not (locks, PREPARE, LOAD).
+    """
+
+    __slots__ = ("_frames", "actual", "base", "lasting", "pins", "wanted")
+
+    def __init__(self, base: Label) -> None:
+        self.base = base
+        self.wanted = base
+        self.actual = base
+        self.pins: frozenset[Pin] = _NO_PINS
+        self.lasting: dict[Pin, int] | None = None
+        self._frames: list[_Frame] | None = None
+
+    @property
+    def is_pinned(self) -> bool:
+        return bool(self.pins) or bool(self.lasting)
+
+    def reasons(self) -> list[str]:
+        """Why the client is pinned, for the console."""
+        return sorted({reason for reason, _ in self.pins} | {reason for reason, _ in self.lasting or ()})
+
+    def pin(self, reason: str, detail: object = None) -> None:
+        """Keep the server until the client leaves or says DISCARD ALL."""
+        self._last((reason, detail), 1)
+
+    def settle(self, *, failed: bool) -> None:
+        """The session is idle again: what was done is done, or undone."""
+        if self._frames:
+            if failed:
+                self._return_to(self._frames[0])
+            self._end()
+
+    def abandoned(self) -> None:
+        """The server is gone, and with it the transaction and whatever was pinned to it."""
+        if self._frames:
+            self._return_to(self._frames[0])
+        self._frames = None
+        self.pins = _NO_PINS
+        self.lasting = None
+        self.actual = self.wanted
+
+    def reset_here(self) -> None:
+        """DISCARD ALL, answered without the server."""
+        self.wanted = self.base
+        self.pins = _NO_PINS
+        self.lasting = None
+        self._frames = None
+
+    # --- outcomes -------------------------------------------------------------------------------------------------------------
+
+    def completed(self, statement: Statement, tag: bytes, parameters: Parameters | None = None) -> None:
+        """*statement* succeeded with *tag*; *parameters* are those of its Bind, if it had one."""
+        kind = statement.kind
+        if kind in _TRANSACTION_ENDS:
+            if self._frames:
+                if tag == b"ROLLBACK":
+                    self._return_to(self._frames[0])
+                self._end()
+            return
+        self._remember()
+        if statement.suspect:
+            self.actual = settings.UNKNOWN
+        if kind is Kind.SAVEPOINT:
+            assert self._frames is not None
+            self._frames.append(_Frame(statement.name, self.wanted, self.actual, self.pins))
+        elif kind is Kind.RELEASE or kind is Kind.ROLLBACK_TO:
+            self._to_savepoint(statement.name, rollback=kind is Kind.ROLLBACK_TO)
+        elif kind in _SETTING_KINDS:
+            self._set(statement)
+        elif kind in _PIN_KINDS:
+            self._pins_of(statement)
+        for effect in statement.effects:
+            self._effect(effect, statement, parameters)
+
+    def completed_unknown(self) -> None:
+        """Something ran whose class is unknown: settings may be anything."""
+        self._remember()
+        self.actual = settings.UNKNOWN
+
+    # --- settings -------------------------------------------------------------------------------------------------------------
+
+    def _set(self, statement: Statement) -> None:
+        kind = statement.kind
+        if kind is Kind.DISCARD_ALL:
+            self.wanted, self.actual = self.base, EMPTY
+            self.pins, self.lasting = _NO_PINS, None
+            return
+        if kind is Kind.RESET_ALL:
+            identity = {n: self.wanted.items[n] for n in (b"role", b"session_authorization") if n in self.wanted.items}
+            self.wanted, self.actual = label({**self.base.items, **identity}), label(identity)
+            return
+        if kind is Kind.SET_SESSION_CHARACTERISTICS:
+            for name, sql in _characteristics(statement):
+                self._change(name, sql)
+            return
+        setting = statement.setting
+        if setting is None or setting.is_local:
+            return
+        if setting.name == b"seed":
+            self.pin("setseed")
+        elif setting.form is Form.VALUE:
+            self._change(setting.name, setting.sql)
+            if setting.name == b"session_authorization":
+                self._change(b"role", None)
+        else:
+            self._change(setting.name, None)
+            if setting.name == b"session_authorization":
+                self._change(b"role", None)
+
+    def _change(self, name: bytes, sql: bytes | None) -> None:
+        self.wanted = self.wanted.with_(name, self.base.items.get(name) if sql is None else sql)
+        if self.actual is not settings.UNKNOWN:
+            self.actual = self.actual.with_(name, sql)
+
+    def _set_config(self, effect: SetConfig, parameters: Parameters | None) -> None:
+        name = _argument(effect.name, parameters)
+        value = None if effect.is_null else _argument(effect.value, parameters)
+        local = effect.is_local
+        if isinstance(local, Parameter):
+            text = _argument(local, parameters)
+            local = None if text is None else text in (b"t", b"true", b"1", b"on", b"\x01")
+        if local is True:
+            return
+        if local is None or name is None or not effect.is_exact or (value is None and not effect.is_null):
+            self.actual = settings.UNKNOWN
+            return
+        name = name.lower()
+        self._change(name, None if effect.is_null else statement_for(name, value or b""))
+
+    # --- pins -----------------------------------------------------------------------------------------------------------------
+
+    def _pins_of(self, statement: Statement) -> None:
+        kind, name = statement.kind, statement.name
+        if kind is Kind.LISTEN:
+            self.pins |= {(LISTENING, name)}
+        elif kind is Kind.UNLISTEN:
+            self.pins -= {(LISTENING, name)}
+        elif kind is Kind.UNLISTEN_ALL:
+            self._unpin(LISTENING)
+        elif kind is Kind.DECLARE:
+            if statement.hold:
+                self.pins |= {(HOLD_CURSOR, name)}
+        elif kind is Kind.CLOSE:
+            self.pins -= {(HOLD_CURSOR, name)}
+        elif kind is Kind.CLOSE_ALL:
+            self._unpin(HOLD_CURSOR)
+        elif kind is Kind.DISCARD_TEMP:
+            self._unpin(TEMPORARY)
+        elif kind is Kind.PREPARE:
+            self._last((PREPARED, name), 1)
+        elif kind is Kind.DEALLOCATE:
+            self._last((PREPARED, name), -1)
+        elif kind is Kind.DEALLOCATE_ALL:
+            self._unlast(PREPARED)
+
+    def _unpin(self, reason: str) -> None:
+        self.pins = frozenset(pin for pin in self.pins if pin[0] != reason)
+
+    def _last(self, pin: Pin, count: int) -> None:
+        lasting = self.lasting = self.lasting or {}
+        left = lasting.get(pin, 0) + count
+        if left > 0:
+            lasting[pin] = left
+        else:
+            lasting.pop(pin, None)
+
+    def _unlast(self, reason: str) -> None:
+        self.lasting = {pin: count for pin, count in (self.lasting or {}).items() if pin[0] != reason}
+
+    def _effect(self, effect: Effect, statement: Statement, parameters: Parameters | None) -> None:
+        match effect:
+            case SetConfig():
+                self._set_config(effect, parameters)
+            case TempObject(name, on_commit_drop):
+                self.pins |= {(TEMPORARY, (name, on_commit_drop))}
+            case Dropped(names):
+                gone = {(TEMPORARY, (name, drop)) for name in names for drop in (False, True)}
+                self.pins -= gone
+            case AdvisoryLock(key, is_shared):
+                self._last((ADVISORY, _lock(key, is_shared, parameters)), 1)
+            case AdvisoryUnlock(key, is_shared):
+                self._last((ADVISORY, _lock(key, is_shared, parameters)), -1)
+            case Mark.ADVISORY_UNLOCK_ALL:
+                self._unlast(ADVISORY)
+            case Mark.SETSEED:
+                self.pin("setseed")
+            case Mark.LOAD:
+                self.pin("LOAD")
+            case Mark.SESSION_FUNCTION:
+                self.pin("session function")
+            case Mark.LISTEN | Mark.HOLD_CURSOR | Mark.PREPARE:
+                pass  # the statement's own kind and name say it
+
+    # --- frames ---------------------------------------------------------------------------------------------------------------
+
+    def _remember(self) -> None:
+        if not self._frames:
+            self._frames = [_Frame(None, self.wanted, self.actual, self.pins)]
+
+    def _return_to(self, frame: _Frame) -> None:
+        # A label that became unknown in the transaction may have been changed by what a rollback does not undo.
+        unknown = self.actual is settings.UNKNOWN
+        self.wanted, self.actual, self.pins = frame.wanted, frame.actual, frame.pins
+        if unknown:
+            self.actual = settings.UNKNOWN
+
+    def _end(self) -> None:
+        self._frames = None
+        self.pins = (
+            frozenset(pin for pin in self.pins if not (pin[0] == TEMPORARY and pin[1][1])) if self.pins else self.pins
+        )  # type: ignore[index]
+
+    def _to_savepoint(self, name: bytes | None, *, rollback: bool) -> None:
+        frames = self._frames or []
+        for index in range(len(frames) - 1, 0, -1):
+            if frames[index].savepoint == name:
+                if rollback:
+                    self._return_to(frames[index])
+                    del frames[index + 1 :]
+                else:
+                    del frames[index:]
+                return
+
+
+_TRANSACTION_ENDS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.PREPARE_TRANSACTION})
+_SETTING_KINDS: Final = frozenset(
+    {Kind.SET, Kind.RESET, Kind.RESET_ALL, Kind.DISCARD_ALL, Kind.SET_SESSION_CHARACTERISTICS},
+)
+_PIN_KINDS: Final = frozenset(
+    {
+        Kind.LISTEN,
+        Kind.UNLISTEN,
+        Kind.UNLISTEN_ALL,
+        Kind.DECLARE,
+        Kind.CLOSE,
+        Kind.CLOSE_ALL,
+        Kind.DISCARD_TEMP,
+        Kind.PREPARE,
+        Kind.DEALLOCATE,
+        Kind.DEALLOCATE_ALL,
+    },
+)
+
+
+def _characteristics(statement: Statement) -> list[tuple[bytes, bytes]]:
+    """SET SESSION CHARACTERISTICS as the three settings behind it (sql-set-transaction)."""
+    modes = statement.modes
+    changes: list[tuple[bytes, bytes]] = []
+    if modes is None:
+        return changes
+    if modes.isolation is not None:
+        name = b"default_transaction_isolation"
+        changes.append((name, b"SET %s TO '%s'" % (name, modes.isolation.value)))
+    for name, value in (
+        (b"default_transaction_read_only", modes.read_only),
+        (b"default_transaction_deferrable", modes.deferrable),
+    ):
+        if value is not None:
+            changes.append((name, b"SET %s TO %s" % (name, b"on" if value else b"off")))
+    return changes
+
+
+class Parameters:
+    """The parameters of one Bind, read only when an effect asks for one."""
+
+    __slots__ = ("_message", "_start")
+
+    def __init__(self, message: bytes, start: int) -> None:
+        self._message = message
+        self._start = start
+
+    def text(self, number: int) -> bytes | None:
+        """Parameter ``$number`` if it came as text; ``None`` for NULL, binary or missing ones."""
+        data, at = self._message, self._start
+        formats_count = int.from_bytes(data[at : at + 2], "big")
+        formats = [int.from_bytes(data[at + 2 + 2 * k : at + 4 + 2 * k], "big") for k in range(formats_count)]
+        at += 2 + 2 * formats_count
+        count = int.from_bytes(data[at : at + 2], "big")
+        at += 2
+        for index in range(count):
+            size = int.from_bytes(data[at : at + 4], "big", signed=True)
+            at += 4
+            if index == number - 1:
+                is_binary = formats[index if formats_count > 1 else 0] if formats_count else 0
+                return None if size < 0 or is_binary else data[at : at + size]
+            at += max(size, 0)
+        return None
+
+
+def _argument(value: bytes | Parameter | None, parameters: Parameters | None) -> bytes | None:
+    if isinstance(value, Parameter):
+        return parameters.text(value.number) if parameters is not None else None
+    return value
+
+
+def _lock(key: tuple[bytes | Parameter | None, ...] | None, is_shared: bool, parameters: Parameters | None) -> object:
+    if key is None:
+        return (None, is_shared)
+    return (tuple(_argument(part, parameters) for part in key), is_shared)
+
+
+class Watch:
+    """Sits on an entry of the reply queue and hands each CommandComplete to the client session."""
+
+    __slots__ = ("_client", "_index", "_parameters", "statements")
+
+    def __init__(
+        self, client: ClientSession, statements: tuple[Statement, ...] | None, parameters: Parameters | None = None
+    ) -> None:
+        self._client = client
+        self._index = 0
+        self._parameters = parameters
+        self.statements = statements
+
+    def completed(self, tag: bytes, *, suspended: bool) -> None:
+        """One statement ended with *tag*; a suspended portal did not end, yet what its functions did is done."""
+        statements = self.statements
+        if statements is None or self._index >= len(statements):
+            self._client.completed(None, tag, None)
+            return
+        self._client.completed(statements[self._index], tag, self._parameters)
+        if not suspended:
+            self._index += 1

@@ -1,0 +1,346 @@
+"""What we know of one server connection, and what becomes of each message it sends.
+
+Owns the last status byte, the reply queue, which statements the server has, the label of its settings and the values it reported
+(§1 of the wire reference). Pure: bytes in, the linked client's bytes out. Knows no socket, no pool and no cache.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from hyperdrive.errors import LedgerMismatch, OriginLost
+from hyperdrive.pgwire.framing import (
+    COMMAND_COMPLETE,
+    COPY_BOTH_RESPONSE,
+    COPY_IN_RESPONSE,
+    EMPTY_QUERY_RESPONSE,
+    ERROR_RESPONSE,
+    NOTICE_RESPONSE,
+    NOTIFICATION_RESPONSE,
+    PARAMETER_STATUS,
+    PORTAL_SUSPENDED,
+    read_length,
+)
+from hyperdrive.pgwire.messages import parameter_status, read_error_fields, read_parameter_status
+from hyperdrive.session import replies
+from hyperdrive.session.replies import FINISH, IDLE_MOVES, LOOK, READY, STAY, Action, Expected
+from hyperdrive.session.settings import EMPTY, Label, values
+
+if TYPE_CHECKING:
+    from hyperdrive.session.client import ClientSession
+    from hyperdrive.session.statements import SharedStatement
+
+log = logging.getLogger("hyperdrive.session")
+
+IDLE: Final = ord("I")
+IN_TRANSACTION: Final = ord("T")
+FAILED: Final = ord("E")
+
+_FORGETS: Final = (b"DISCARD ALL", b"DEALLOCATE ALL")
+
+MAX_MESSAGE_HELD: Final = 1 << 20
+"""Bytes of one incomplete message that is not a row or copy data; such messages carry names and texts only."""
+
+
+class ServerSession:
+    """The protocol state of one server connection.
+
+    ``receive`` raises ``LedgerMismatch`` when the server answers what nobody asked: close it, never guess.
+    """
+
+    __slots__ = (
+        "_tail",
+        "_through",
+        "attention",
+        "client",
+        "copy_in",
+        "failed",
+        "fatal",
+        "half_sent",
+        "label",
+        "open_scope",
+        "queue",
+        "statements",
+        "status",
+        "unnamed",
+        "view",
+    )
+
+    def __init__(self, view: Mapping[bytes, bytes], status: int = IDLE) -> None:
+        self.queue: deque[Expected] = deque()
+        self.status = status
+        self.view: Mapping[bytes, bytes] = view
+        """Values last received in ParameterStatus; replaced, never changed in place, so that identity means equality."""
+        self.label: Label = EMPTY
+        self.statements: OrderedDict[SharedStatement, bool] = OrderedDict()
+        """Shared statements, oldest use first; ``False`` until ParseComplete was seen."""
+        self.unnamed: object | None = None
+        """The Parse that the unnamed statement came from; compare by identity."""
+        self.client: ClientSession | None = None
+        self.open_scope = False
+        """Extended messages were sent, and their Sync was not."""
+        self.copy_in = False
+        self.half_sent = 0
+        """Bytes of a client's message that are still to be passed on before anything else may be written."""
+        self.failed = False
+        """An error was seen in the scope that is under way."""
+        self.attention = False
+        """The client session has to be told of the next ReadyForQuery."""
+        self.fatal: bytes | None = None
+        """A FATAL ErrorResponse: the connection is about to end."""
+        self._tail = b""
+        self._through = 0
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing is under way and nothing is left behind: another client may have it."""
+        return (
+            not self.queue and self.status == IDLE and not self.open_scope and not self.half_sent and not self._through
+        )
+
+    # --- bytes in -----------------------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> bytes:
+        """Take in what the server sent; return what the linked client gets of it.
+
+        Runs of forwarded messages are returned as one slice, usually *data* itself. A row that is not complete yet passes in
+        pieces, so a result of any size needs no more memory than one read.
+
+        Raises:
+            LedgerMismatch: a reply that the queue does not expect.
+            OriginLost: the settings that had to go ahead of a scope were refused.
+        """
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        size = len(data)
+        start = i = 0
+        if self._through:
+            if size < self._through:
+                self._through -= size
+                return data
+            i, self._through = self._through, 0
+        queue = self.queue
+        pieces: list[bytes] | None = None
+        moves: dict[int, int] | None = queue[0].moves if queue else IDLE_MOVES
+        while i + 5 <= size:
+            length = read_length(data, i + 1)[0]
+            end = i + 1 + length
+            if end > size:
+                break
+            move = moves.get(data[i], LOOK)  # type: ignore[union-attr]  # a FAKE never stays at the head
+            if move == STAY:
+                i = end
+                continue
+            if move == FINISH:
+                queue.popleft()
+            elif move == READY:
+                self.status = data[i + 5]
+                queue.popleft()
+                if self.attention or self.failed:
+                    self._settle()
+            else:
+                if length < 4:
+                    raise LedgerMismatch("the database sent a message of an impossible length")
+                instead = self._look(data, i, end)
+                if instead is not None:
+                    if pieces is None:
+                        pieces = []
+                    pieces.append(data[start:i])
+                    pieces.append(instead)
+                    start = end
+            i = end
+            moves = queue[0].moves if queue else IDLE_MOVES
+            while moves is None:
+                if pieces is None:
+                    pieces = []
+                pieces.append(data[start:i])
+                start = i
+                pieces.append(self._fire(queue.popleft()))
+                moves = queue[0].moves if queue else IDLE_MOVES
+        if i < size:
+            if size - i >= 5 and moves.get(data[i]) == STAY:  # type: ignore[union-attr]
+                self._through = i + 1 + read_length(data, i + 1)[0] - size
+                i = size
+            else:
+                self._tail = data[i:]
+                if len(self._tail) > MAX_MESSAGE_HELD and read_length(data, i + 1)[0] > 2 * MAX_MESSAGE_HELD:
+                    raise LedgerMismatch("the database sent a message of an impossible length")
+        if pieces is None:
+            return data if i == size and start == 0 else data[start:i]
+        pieces.append(data[start:i])
+        return b"".join(pieces)
+
+    def fire_fakes(self) -> bytes:
+        """Answers of our own that stand at the head of the queue; to be called after the queue was filled."""
+        queue = self.queue
+        if not queue or queue[0].moves is not None:
+            return b""
+        pieces = []
+        while queue and queue[0].moves is None:
+            pieces.append(self._fire(queue.popleft()))
+        return b"".join(pieces)
+
+    def _fire(self, entry: Expected) -> bytes:
+        if entry.ends_scope:
+            self._settle()
+        return entry.payload
+
+    # --- messages that need a decision ----------------------------------------------------------------------------------------
+
+    def _look(self, data: bytes, start: int, end: int) -> bytes | None:
+        """Deal with one message off the fast path: ``None`` forwards it as it stands, bytes go in its place."""
+        kind = data[start]
+        if kind == PARAMETER_STATUS:
+            return self._parameter_status(data[start:end])
+        if kind == NOTICE_RESPONSE:
+            return self._notice(data[start:end])
+        if kind == NOTIFICATION_RESPONSE:
+            return None
+        if kind == ERROR_RESPONSE:
+            return self._error(data[start:end])
+        if not self.queue:
+            raise LedgerMismatch(f"the database sent {chr(kind)!r} unasked")
+        head = self.queue[0]
+        move = head.legal.get(kind)
+        if move is None:
+            raise LedgerMismatch(f"the database sent {chr(kind)!r} where {head!r} was under way")
+        if head.action is Action.REPLACE:
+            raise LedgerMismatch("the database accepted a statement that does not exist")
+        if kind == COPY_IN_RESPONSE or kind == COPY_BOTH_RESPONSE:
+            self._copy_begins()
+        elif head.watch is not None and kind in (COMMAND_COMPLETE, EMPTY_QUERY_RESPONSE, PORTAL_SUSPENDED):
+            tag = data[start + 5 : end - 1]
+            if tag in _FORGETS:
+                self.forget_statements()
+            head.watch.completed(tag, suspended=kind == PORTAL_SUSPENDED)
+        if move == FINISH:
+            self.queue.popleft()
+            if head.statement is not None and head.statement in self.statements:
+                self.statements[head.statement] = True
+        elif move == READY:
+            self.status = data[start + 5]
+            self.queue.popleft()
+            if self.attention or self.failed:
+                self._settle()
+        if head.action is Action.FORWARD:
+            return None
+        if head.action is Action.CAPTURE:
+            head.captured += data[start:end]
+        return b""
+
+    def _settle(self) -> None:
+        failed, self.failed = self.failed, False
+        self.copy_in = False
+        if self.status == IDLE:
+            self.attention = False
+        if self.client is not None:
+            self.client.settle(self.status, failed=failed)
+            if self.status == IDLE:
+                self.label = self.client.journal.actual
+
+    def _parameter_status(self, message: bytes) -> bytes | None:
+        name, value = read_parameter_status(message)
+        if self.view.get(name) != value:
+            self.view = values({**self.view, name: value})
+        if self.client is None:
+            return b""
+        return None if self.client.is_news(name, value) else b""
+
+    def _notice(self, message: bytes) -> bytes | None:
+        if self.client is not None and self.queue and self.queue[0].action is Action.FORWARD:
+            return None
+        if self.client is not None and not self.queue:
+            return None
+        fields = read_error_fields(message)
+        if fields.get("V") in ("WARNING", "LOG"):
+            log.info("= %s: %s", fields.get("V"), fields.get("M"))
+        return b""
+
+    def _error(self, message: bytes) -> bytes | None:
+        fields = read_error_fields(message)
+        if fields.get("V", fields.get("S")) in ("FATAL", "PANIC") or not self.queue:
+            # Nothing follows but the end of the connection (W-14, W-55); what the client hears is decided there.
+            self.fatal = message
+            return b""
+        head = self.queue[0]
+        self.failed = True
+        if not head.ends_scope:
+            self._skip_to_sync()
+        if head.kind == "P" and head.statement is None:
+            self.unnamed = None
+        if self.client is not None:
+            self.client.failed(head)
+        if head.action is Action.FORWARD:
+            return self._with_client_names(message, head)
+        if head.action is Action.REPLACE:
+            return head.payload
+        if head.action is Action.CAPTURE:
+            head.captured += message
+            return b""
+        if head.name is not None:
+            # A Parse that had to go ahead of the client's Bind: the error belongs to the client's statement (W-20).
+            return None
+        if self.client is not None and head.ends_scope:
+            raise OriginLost(
+                "the settings of the session could not be restored on another server connection",
+                log_text=f"settings refused: {fields.get('C')} {fields.get('M')}",
+            )
+        return b""
+
+    def _with_client_names(self, message: bytes, head: Expected) -> bytes | None:
+        """Put the client's statement name in place of ours, which it has never seen."""
+        if head.name is None or b"_hd_" not in message:
+            return None
+        if head.statement is not None:
+            body = message[5:].replace(b'"' + head.statement.name + b'"', b'"' + head.name + b'"')
+            return b"E" + (len(body) + 4).to_bytes(4, "big") + body
+        return None
+
+    def _skip_to_sync(self) -> None:
+        """After an error in an extended scope the server ignores everything up to Sync, Query included (W-11)."""
+        queue = self.queue
+        while queue and queue[0].kind != "S":
+            self._drop(queue.popleft())
+        if not queue and self.client is not None:
+            self.client.skip_rest()
+
+    def _drop(self, entry: Expected) -> None:
+        if entry.kind == "P" and entry.statement is not None and self.statements.get(entry.statement) is False:
+            del self.statements[entry.statement]
+        if self.client is not None:
+            self.client.dropped(entry)
+
+    def _copy_begins(self) -> None:
+        """CopyInResponse: Syncs sent before the client ended the copy are ignored and give no reply (W-30)."""
+        self.copy_in = True
+        head, *rest = self.queue
+        if head.kind != "E":
+            return
+        kept: list[Expected] = []
+        for index, entry in enumerate(rest):
+            if entry is replies.COPY_ENDS:
+                kept = rest[index:]
+                break
+        self.queue.clear()
+        self.queue.append(head)
+        self.queue.extend(kept)
+
+    # --- what it has ----------------------------------------------------------------------------------------------------------
+
+    def difference(self, told: Mapping[bytes, bytes]) -> bytes:
+        """ParameterStatus for each value that differs from what a client was *told*."""
+        return b"".join(parameter_status(n, v) for n, v in self.view.items() if told.get(n) != v)
+
+    def forget_statements(self) -> None:
+        """The server has lost its prepared statements (DISCARD ALL, DEALLOCATE ALL; W-23)."""
+        self.statements.clear()
+        self.unnamed = None
+
+    @property
+    def is_running(self) -> bool:
+        """It works on something for the linked client: a cancel request would reach that (W-51)."""
+        return any(entry.action is Action.FORWARD or entry.action is Action.REPLACE for entry in self.queue)

@@ -249,8 +249,10 @@ class ScramServer:
         if not user.startswith(b"n="):
             raise _malformed("Expected the user name.")
         nonce, *extensions = rest.split(b",")
-        if not nonce.startswith(b"r=") or not _is_nonce(nonce[2:]):
+        if not nonce.startswith(b"r=") or not 0 < len(nonce) - 2 <= MAX_NONCE_BYTES:
             raise _malformed("Expected the client's nonce.")
+        if not _is_nonce(nonce[2:]):
+            raise ProtocolViolation("non-printable characters in SCRAM nonce")
         if not all(_is_attribute(extension) for extension in extensions):
             raise _malformed("Attribute expected.")
         return nonce[2:]

@@ -84,20 +84,6 @@ FirstPacket: TypeAlias = SslRequest | GssEncRequest | CancelRequest | StartupMes
 # ---- reading ------------------------------------------------------------------------------------------------------------
 
 
-def maybe_first_packet_length(buffer: bytes | bytearray) -> int | None:
-    """Return the length that the packet at the start of *buffer* announces, ``None`` before its four bytes are there.
-
-    Raises:
-        ProtocolViolation: out of bounds; the server hangs up without an answer then, as this may be any protocol.
-    """
-    if len(buffer) < 4:
-        return None
-    (length,) = _INT.unpack_from(buffer)
-    if not MIN_FIRST_PACKET_BYTES <= length <= MAX_FIRST_PACKET_BYTES:
-        raise ProtocolViolation("invalid length of startup packet")
-    return int(length)
-
-
 def read_first_packet(buffer: bytes | bytearray) -> tuple[FirstPacket, int] | None:
     """Return the packet at the start of *buffer* and its length in bytes, or ``None`` while it is incomplete.
 
@@ -108,8 +94,12 @@ def read_first_packet(buffer: bytes | bytearray) -> tuple[FirstPacket, int] | No
     Raises:
         ProtocolViolation: a length out of bounds, or contents that do not fit it.
     """
-    length = maybe_first_packet_length(buffer)
-    if length is None or len(buffer) < length:
+    if len(buffer) < 4:
+        return None
+    (length,) = _INT.unpack_from(buffer)
+    if not MIN_FIRST_PACKET_BYTES <= length <= MAX_FIRST_PACKET_BYTES:
+        raise ProtocolViolation("invalid length of startup packet")
+    if len(buffer) < length:
         return None
     (code,) = struct.unpack_from("!I", buffer, 4)
     body = bytes(buffer[8:length])
@@ -122,6 +112,14 @@ def read_first_packet(buffer: bytes | bytearray) -> tuple[FirstPacket, int] | No
     if code >> 16 != 3:
         return StartupMessage(code, {}), length
     return StartupMessage(code, _read_parameters(body)), length
+
+
+def is_startup_message(buffer: bytes | bytearray) -> bool:
+    """Whether the bytes have the length of a first packet and the version of a StartupMessage, whatever else is wrong."""
+    if len(buffer) < MIN_FIRST_PACKET_BYTES:
+        return False
+    length, version = _TWO_INTS.unpack_from(buffer)
+    return bool(MIN_FIRST_PACKET_BYTES <= length <= MAX_FIRST_PACKET_BYTES and version >> 16 == 3)
 
 
 def _read_cancel(body: bytes) -> CancelRequest:

@@ -268,12 +268,11 @@ class ClientHandshake:
             self._start_direct_tls()
             return False
         try:
-            startup.maybe_first_packet_length(self._buffer)
+            found = startup.read_first_packet(self._buffer)
         except ProtocolViolation as error:
-            # As the server: whoever sends this may not speak our protocol, and is not answered.
-            self._end(Close(b"", error))
+            # As the server: whoever sends a wrong length may not speak our protocol, and who cancels is never answered.
+            self._end(Close(startup.fatal(error) if startup.is_startup_message(self._buffer) else b"", error))
             return False
-        found = startup.read_first_packet(self._buffer)
         if found is None:
             return False
         packet, length = found
@@ -448,7 +447,9 @@ class ClientHandshake:
     def _sasl_initial_answer(self, body: bytes) -> None:
         assert self._scram is not None
         mechanism, zero, rest = body.partition(b"\0")
-        if not zero or len(rest) < 4:
+        if not zero:
+            raise ProtocolViolation("invalid string in message")
+        if len(rest) < 4:
             raise ProtocolViolation("invalid SASLInitialResponse message")
         if mechanism not in self._scram.mechanisms:
             raise ProtocolViolation("client selected an invalid SASL authentication mechanism")

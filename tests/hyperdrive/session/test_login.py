@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperdrive.errors import OriginLoginFailed, OriginRefused, ProtocolViolation
+from hyperdrive.errors import ClientError, OriginLoginFailed, OriginRefused, ProtocolViolation
 from hyperdrive.pgwire import scram, startup
 from hyperdrive.pgwire.passwords import OriginCredentials, Secret, md5_response, md5_secret
 from hyperdrive.pgwire.scram import MECHANISM, MECHANISM_PLUS, ScramServer
@@ -447,3 +447,62 @@ def test_weak_methods_of_postgres(make_postgres: Callable[..., Postgres], auth: 
 def test_a_name_with_a_zero_byte_is_refused_before_it_is_sent() -> None:
     with pytest.raises(ProtocolViolation):
         OriginLogin(OriginCredentials(b"a\0b"), b"shop").start()
+
+
+# ---- W-05: the options parameter, as PostgreSQL takes it apart
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"-c geqo=off",
+        b"-cgeqo=off --work-mem=64kB",
+        rb"-c search_path=a,\ b\\c -c application_name=x\ y",
+        b"  -c\tgeqo=off\n",
+        b"-e -S 64 -fs",
+        b"-sfi",
+        b"-c TimeZone=",
+        b"geqo=off",
+        b"-c",
+        b"-c geqo",
+        b"--geqo",
+        b"-z 1",
+        b"-c geqo=off more",
+    ],
+)
+def test_w05_options_mean_what_they_mean_to_postgres(pg18: Postgres, text: bytes) -> None:
+    """The settings we read give the same session as the text itself; what we refuse, PostgreSQL refuses likewise."""
+    try:
+        ours = outcome(pg18, dict(startup.parse_options(text)))
+    except ClientError as error:
+        ours = (error.code, error.client_text)
+    assert outcome(pg18, {b"options": text}) == ours
+
+
+def outcome(postgres: Postgres, parameters: dict[bytes, bytes]) -> bytes | tuple[str, str]:
+    try:
+        return settings_after(postgres, parameters)
+    except OriginRefused as refused:
+        return refused.code, refused.client_text
+
+
+def settings_after(postgres: Postgres, parameters: dict[bytes, bytes]) -> bytes:
+    """What pg_settings says came from the client, in a session that was started with *parameters*."""
+    superuser = OriginCredentials(b"postgres", b"postgres-password")
+    login = OriginLogin(superuser, b"postgres", parameters=parameters)
+    sql = b"select string_agg(name || '=' || setting, ';' order by name) from pg_settings where source = 'client'\0"
+    with socket.create_connection((postgres.host, postgres.port), timeout=10) as sock:
+        sock.sendall(login.start())
+        while True:
+            for action in login.receive(sock.recv(65_536)):
+                match action:
+                    case Send(answer):
+                        sock.sendall(answer)
+                    case DeriveKeys():
+                        sock.sendall(only(login.keys_derived(action.compute())))
+                    case LoggedIn():
+                        sock.sendall(message(b"Q", sql) + b"X\0\0\0\x04")
+                        reply = b""
+                        while piece := sock.recv(65_536):
+                            reply += piece
+                        return reply

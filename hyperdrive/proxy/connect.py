@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 from hyperdrive.errors import HyperdriveError, OriginRefused, OriginUnreachable
 from hyperdrive.net.connect import Address, Connected, connect
@@ -169,4 +168,4 @@ async def send_cancel(origin: Origin, addresses: Sequence[Address], pid: int, ke
             while await connected.protocol.received.get() is not None:
                 pass
     finally:
-        cast("Transport", connected.transport).abort()
+        connected.transport.abort()

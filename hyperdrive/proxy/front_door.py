@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from hyperdrive.errors import HyperdriveError, InternalError, ProtocolViolation
 from hyperdrive.net.tls import TlsInfo, TlsTransport
 from hyperdrive.net.transport import Transport
+from hyperdrive.pgwire.messages import error_message
 from hyperdrive.session.handshake import (
     Action,
     Admit,
@@ -53,16 +54,17 @@ class FrontDoor(asyncio.Protocol):
         self._settings = settings
         self._is_unix = is_unix
         self._transport: Transport = cast("Transport", None)
-        self._handshake: ClientHandshake = cast("ClientHandshake", None)
+        self._handshake: ClientHandshake
+        self._is_open = False
         self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if self._handshake is not None:  # the same connection, now under TLS
-            self._transport = cast("Transport", transport)
-            return
         self._transport = cast("Transport", transport)
+        if self._is_open:  # the same connection, now under TLS
+            return
+        self._is_open = True
         policy = replace(
             self._settings.policy,
             is_unix=self._is_unix,
@@ -138,8 +140,6 @@ class FrontDoor(asyncio.Protocol):
             self._fatal(InternalError("internal error of the proxy", log_text=repr(exc)))
 
     def _fatal(self, error: HyperdriveError) -> None:
-        from hyperdrive.pgwire.messages import error_message
-
         self._proxy.metrics.clients_refused += 1
         self._proxy.metrics.count_error(error)
         log.info("! client refused: %s %s", error.code, error.log_text)

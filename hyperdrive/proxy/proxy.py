@@ -17,7 +17,6 @@ from hyperdrive.clock import Clock
 from hyperdrive.errors import (
     FeatureNotSupported,
     HyperdriveError,
-    OriginLost,
     OriginRefused,
     ShuttingDown,
     TooManyConnections,
@@ -35,12 +34,12 @@ from hyperdrive.pool.settings import PoolSettings
 from hyperdrive.proxy.auth import UserDirectory
 from hyperdrive.proxy.client import ClientConnection
 from hyperdrive.proxy.connect import Origin, open_server, send_cancel
-from hyperdrive.proxy.context import APPLICATION_NAME, PoolContext, Welcome
+from hyperdrive.proxy.context import PoolContext, Welcome
 from hyperdrive.proxy.metrics import ProxyMetrics
 from hyperdrive.proxy.server import ServerConnection
 from hyperdrive.session.client import ClientSession, Pipe
 from hyperdrive.session.handshake import Admit
-from hyperdrive.session.settings import Label, label, statement_for, transition
+from hyperdrive.session.settings import Label, label, transition
 from hyperdrive.session.statements import StatementRegistry
 from hyperdrive.sql.cache import VerdictCache
 from hyperdrive.tasks import spawn

@@ -8,7 +8,7 @@ whatever the server lacks put ahead. Pure: knows no socket, no pool and no cache
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from hyperdrive.errors import ClientError, DuplicateStatement, FeatureNotSupported, ProtocolViolation, UnknownStatement
 from hyperdrive.pgwire import framing, messages
@@ -36,9 +36,6 @@ from hyperdrive.session.server import FAILED, IDLE, ServerSession
 from hyperdrive.session.settings import Label, transition, values
 from hyperdrive.session.statements import NAME_BYTES, POISON, SharedStatement, StatementRegistry
 from hyperdrive.sql.verdict import Kind, Statement, Verdict
-
-if TYPE_CHECKING:
-    from hyperdrive.session.outcome import Pin
 
 Classify = Callable[[bytes], Verdict]
 
@@ -81,8 +78,8 @@ class ClientSession:
         "_parsed_here",
         "_portals",
         "_shared",
-        "_skipping",
         "_size",
+        "_skipping",
         "_streaming",
         "_was_sent",
         "_whole",
@@ -291,9 +288,9 @@ class ClientSession:
             return b"".join(out) or None
         index = 0
         while index < len(ops):
-            kind, _, verdict = ops[index]
+            kind, raw, verdict = ops[index]
             if kind == QUERY:
-                reply = self._local(verdict)
+                reply = self._asyncpg_reset() if raw[5:-1] == ASYNCPG_RESET else self._local(verdict)
                 if reply is None:
                     return self._keep_from(index, out) if out else None
                 out += [reply, messages.READY_IDLE]
@@ -484,13 +481,24 @@ class ClientSession:
         if verdict.kind is Kind.DISCARD_ALL:
             self.unnamed = None
             self.journal.reset_here()
-            reply += b"".join(
-                messages.parameter_status(name, value)
-                for name, value in self.base_told.items()
-                if self.told.get(name) != value
-            )
-            self.told = self.base_told
+            reply += self._tell_base()
         return reply
+
+    def _tell_base(self) -> bytes:
+        """ParameterStatus for each value that goes back to what the client was told at login."""
+        told, self.told = self.told, self.base_told
+        if told is self.base_told:
+            return b""
+        return b"".join(
+            messages.parameter_status(name, value) for name, value in self.base_told.items() if told.get(name) != value
+        )
+
+    def _asyncpg_reset(self) -> bytes | None:
+        """What asyncpg sends whenever a connection goes back to its pool: nothing to do at the origin unless pinned (E-8)."""
+        if self.journal.is_pinned or any(name in self.journal.wanted.items for name in (b"role", b"session_authorization")):
+            return None
+        self.journal.reset_settings_here()
+        return _ASYNCPG_RESET_REPLY + self._tell_base()
 
     def _has_sql_prepared(self) -> bool:
         return any(reason == PREPARED for reason, _ in self.journal.lasting or ())
@@ -897,6 +905,14 @@ _RAW: Final = 0
 
 _HEAD: Final = 4096
 """So much of a large message has to be there before it is passed on: the names at its front."""
+
+ASYNCPG_RESET: Final = b"SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
+_VOID_OID: Final = 2278
+_ASYNCPG_RESET_REPLY: Final = (
+    messages.row_description([(b"pg_advisory_unlock_all", _VOID_OID, 4)])
+    + messages.data_row([b""])
+    + b"".join(map(messages.command_complete, (b"SELECT 1", b"CLOSE CURSOR ALL", b"UNLISTEN", b"RESET")))
+)
 
 _EXTENDED: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE})
 _NEVER_ALONE: Final = frozenset({_RAW, COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH})

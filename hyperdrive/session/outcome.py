@@ -94,6 +94,14 @@ class Journal:
         self.lasting = None
         self.actual = self.wanted
 
+    def reset_settings_here(self) -> None:
+        """RESET ALL, answered without the server: the role stays, as in PostgreSQL (W-36)."""
+        self.wanted = label({**self.base.items, **self._identity()})
+
+    def _identity(self) -> dict[bytes, bytes]:
+        items = self.wanted.items
+        return {name: items[name] for name in (b"role", b"session_authorization") if name in items}
+
     def reset_here(self) -> None:
         """DISCARD ALL, answered without the server."""
         self.wanted = self.base
@@ -141,7 +149,7 @@ class Journal:
             self.pins, self.lasting = _NO_PINS, None
             return
         if kind is Kind.RESET_ALL:
-            identity = {n: self.wanted.items[n] for n in (b"role", b"session_authorization") if n in self.wanted.items}
+            identity = self._identity()
             self.wanted, self.actual = label({**self.base.items, **identity}), label(identity)
             return
         if kind is Kind.SET_SESSION_CHARACTERISTICS:
@@ -261,9 +269,8 @@ class Journal:
 
     def _end(self) -> None:
         self._frames = None
-        self.pins = (
-            frozenset(pin for pin in self.pins if not (pin[0] == TEMPORARY and pin[1][1])) if self.pins else self.pins
-        )  # type: ignore[index]
+        if self.pins:
+            self.pins = frozenset(pin for pin in self.pins if not _ends_at_commit(pin))
 
     def _to_savepoint(self, name: bytes | None, *, rollback: bool) -> None:
         frames = self._frames or []
@@ -295,6 +302,12 @@ _PIN_KINDS: Final = frozenset(
         Kind.DEALLOCATE_ALL,
     },
 )
+
+
+def _ends_at_commit(pin: Pin) -> bool:
+    """A temporary object made with ON COMMIT DROP."""
+    reason, detail = pin
+    return reason == TEMPORARY and isinstance(detail, tuple) and bool(detail[1])
 
 
 def _characteristics(statement: Statement) -> list[tuple[bytes, bytes]]:

@@ -10,8 +10,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hyperdrive.session.statements import SharedStatement
     from hyperdrive.session.outcome import Watch
+    from hyperdrive.session.statements import SharedStatement
 
 # What a message does to the entry at the head of the queue. Plain integers: they are compared for each message relayed.
 STAY: Final = 0

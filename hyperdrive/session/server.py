@@ -210,7 +210,7 @@ class ServerSession:
             raise LedgerMismatch(f"the database sent {chr(kind)!r} where {head!r} was under way")
         if head.action is Action.REPLACE:
             raise LedgerMismatch("the database accepted a statement that does not exist")
-        if kind == COPY_IN_RESPONSE or kind == COPY_BOTH_RESPONSE:
+        if kind in (COPY_IN_RESPONSE, COPY_BOTH_RESPONSE):
             self._copy_begins()
         elif head.watch is not None and kind in (COMMAND_COMPLETE, EMPTY_QUERY_RESPONSE, PORTAL_SUSPENDED):
             tag = data[start + 5 : end - 1]

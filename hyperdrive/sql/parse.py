@@ -25,7 +25,7 @@ def classify(sql: bytes, *, ascii_safe: bool = True, standard_strings: bool = Tr
 
     *ascii_safe* says that the session's client_encoding is one in which ASCII bytes are ASCII characters
     (``text.is_ascii_safe``, W-41), *standard_strings* that standard_conforming_strings is on and backslash_quote
-    not ``on`` (W-42). About 1 to 2 µs for ordinary SELECT, INSERT, UPDATE and DELETE texts, 15 to 60 µs for others
+    not ``on`` (W-42). About 1 to 3 µs for ordinary SELECT, INSERT, UPDATE and DELETE texts, 20 to 60 µs for others
     (``bench/micro/classify.py``).
     """
     if not standard_strings:
@@ -62,24 +62,46 @@ def parse(sql: bytes) -> Verdict:
 
 def _join(sql: bytes, statements: tuple[Statement, ...]) -> Verdict:
     """The verdict of a text with these *statements*, at least one."""
-    first = statements[0]
-    is_single = len(statements) == 1
-    effects = tuple(effect for one in statements for effect in one.effects)
-    suspect = any(one.suspect for one in statements)
+    if len(statements) > 1:
+        return _join_many(sql, statements)
+    (one,) = statements
+    is_harmless = not (one.suspect or one.effects or one.reads_currval)
+    return Verdict(
+        kind=one.kind,
+        statements=statements,
+        is_plain=is_harmless and one.kind is Kind.PLAIN,
+        is_read=one.is_read,
+        may_write=one.may_write,
+        suspect=one.suspect,
+        takes_locks=one.takes_locks,
+        reads_currval=one.reads_currval,
+        ends_epoch=one.ends_epoch,
+        effects=one.effects,
+        size_bytes=_size_bytes(sql, statements),
+    )
+
+
+def _join_many(sql: bytes, statements: tuple[Statement, ...]) -> Verdict:
     reads_currval = wrote = False
     for one in statements:
         reads_currval |= one.reads_currval and not wrote
         wrote |= one.may_write
     return Verdict(
-        kind=first.kind if is_single else Kind.MULTI,
+        kind=Kind.MULTI,
         statements=statements,
-        is_plain=is_single and first.kind is Kind.PLAIN and not suspect and not effects and not first.reads_currval,
         is_read=all(one.is_read for one in statements),
         may_write=any(one.may_write for one in statements),
-        suspect=suspect,
+        suspect=any(one.suspect for one in statements),
         takes_locks=any(one.takes_locks for one in statements),
         reads_currval=reads_currval,
         ends_epoch=any(one.ends_epoch for one in statements),
-        effects=effects,
-        size_bytes=200 + len(sql) + sum(350 + 150 * (len(one.relations) + len(one.effects)) for one in statements),
+        effects=tuple(effect for one in statements for effect in one.effects),
+        size_bytes=_size_bytes(sql, statements),
     )
+
+
+def _size_bytes(sql: bytes, statements: tuple[Statement, ...]) -> int:
+    size = 200 + len(sql)
+    for one in statements:
+        size += 350 + 150 * (len(one.relations) + len(one.effects))
+    return size

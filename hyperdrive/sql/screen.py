@@ -29,8 +29,8 @@ _LOCKING: Final = re.compile(rb"for\s+(?:update|share|no\s|key\s)")
 _SELECT: Final = SCREENED[Command.SELECT]
 _INSERT: Final = SCREENED[Command.INSERT]
 _WRITES: Final = {b"update": SCREENED[Command.UPDATE], b"delete": SCREENED[Command.DELETE], b"insert": _INSERT}
-# A parenthesis behind one of these opens a list or a group. Neither "/" nor "*" nor "-" (comments), nor quotes (names).
-_OPERATORS: Final = frozenset(b"=<>+,([")
+# A parenthesis behind one of these opens a list or a group: no names and no quotes end so, and comments are gone.
+_OPERATORS: Final = frozenset(b"=<>+-*/%|&!~,([")
 
 
 def screen(sql: bytes) -> Verdict | None:

@@ -7,7 +7,6 @@ every doubt: UTILITY, suspect, ends the epoch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from hyperdrive.sql.text import strip_comments
@@ -44,28 +43,34 @@ class Source:
         piece = self.encoded[location : location + length if length else None]
         stripped = piece.lstrip()
         location += len(piece) - len(stripped)
-        stripped = stripped.rstrip(b"; \t\r\n\f\v") if not length else stripped.rstrip()
+        stripped = stripped.rstrip()
         if self.encoding == "utf-8":
             return location, stripped
         return len(self.encoded[:location].decode()), self.encode(stripped.decode())
 
 
-@dataclass(frozen=True, slots=True)
 class _Draft:
-    """What is known of a statement before its details: shared by the functions below."""
+    """What is known of a statement before its details: handed to the functions below."""
 
-    source: Source
-    node: str
-    tree: Tree
-    found: Findings
-    common: dict[str, Any]
+    __slots__ = ("common", "found", "node", "source", "tree")
+
+    def __init__(self, source: Source, node: str, tree: Tree, found: Findings, common: dict[str, Any]) -> None:
+        self.source = source
+        self.node = node
+        self.tree = tree
+        self.found = found
+        self.common = common
 
     def word(self, field: str) -> bytes | None:
         value = self.tree.get(field)
         return None if value is None else self.source.encode(value)
 
     def make(self, kind: Kind, tag: bytes | None = None, *, effects: tuple[Effect, ...] = (), **more: Any) -> Statement:
-        return Statement(kind=kind, tag=tag, **{**self.common, **more, "effects": (*self.common["effects"], *effects)})
+        common = self.common
+        if effects:
+            common["effects"] += effects
+        common.update(more)
+        return Statement(kind=kind, tag=tag, **common)
 
 
 def statement(source: Source, raw: Tree) -> Statement:
@@ -79,7 +84,7 @@ def statement(source: Source, raw: Tree) -> Statement:
         "suspect": found.runs_unknown,
         "takes_locks": found.takes_locks,
         "reads_currval": found.reads_currval and not found.calls_nextval,
-        "effects": tuple(found.effects),
+        "effects": tuple([effect for _, effect in found.effects]),
         "relations": tuple(found.relations),
         "unknown_functions": tuple(found.unknown_functions),
     }
@@ -320,7 +325,14 @@ def _ddl(draft: _Draft) -> Statement:
             effects.append(temp)
     if not effects and not draft.found.effects and _names_pg_temp(draft.tree):
         effects.append(TempObject(None))
-    return draft.make(Kind.DDL, ends_epoch=True, alters_defaults=draft.node in _ALTERS_DEFAULTS, effects=tuple(effects))
+    return draft.make(
+        Kind.DDL,
+        ends_epoch=True,
+        alters_defaults=draft.node in _ALTERS_DEFAULTS,
+        # DEFAULT currval(…) is only stored here.
+        reads_currval=draft.common["reads_currval"] and draft.node == "CreateTableAsStmt",
+        effects=tuple(effects),
+    )
 
 
 _ALTERS_DEFAULTS: Final = frozenset(("AlterRoleSetStmt", "AlterDatabaseSetStmt", "AlterSystemStmt"))

@@ -74,7 +74,10 @@ def decode(sql: bytes) -> tuple[str, str]:
     """Return *sql* as text for the parser, and the encoding that turns its parts back into the client's bytes.
 
     In each ASCII-safe encoding bytes above 127 are letters to the lexer, so any one-to-one reading finds the same tokens.
+    Raises ``ValueError`` for a zero byte, where the parser would stop reading and call the rest nothing.
     """
+    if b"\0" in sql:
+        raise ValueError("a zero byte cannot be part of SQL")
     try:
         return sql.decode(), "utf-8"
     except UnicodeDecodeError:

@@ -54,7 +54,8 @@ class Findings:
     )
 
     def __init__(self) -> None:
-        self.effects: list[Effect] = []
+        self.effects: list[tuple[int, Effect]] = []
+        """With their places, in the order of the text."""
         self.relations: dict[Relation, None] = {}
         self.unknown_functions: dict[bytes, None] = {}
         self.runs_unknown = False
@@ -73,23 +74,34 @@ def walk(node: str, tree: Tree, encode: Callable[[str], bytes]) -> Findings:
     """Return the findings of the statement *tree* of type *node*; *encode* turns its words into the client's bytes."""
     found = Findings()
     once = _called_once(node, tree)
-    stack: list[tuple[str, Any]] = [(node, tree)]
+    if node in _VISITORS:
+        _VISITORS[node](found, tree, encode, once)
+    stack: list[Tree] = [tree]
     while stack:
-        key, value = stack.pop()
-        if isinstance(value, list):
-            stack.extend((key, item) for item in value)
-            if key == "lockingClause":
-                found.takes_locks = True
-                found.is_pure = False
-            continue
-        if not isinstance(value, dict):
-            continue
-        if key in _VISITORS:
-            _VISITORS[key](found, value, encode, once)
-        elif key[0].isupper() and key not in READ_NODES and value is not tree:
-            found.is_pure = False  # the statement itself is judged by its kind
-        stack.extend(value.items())
+        for key, value in stack.pop().items():
+            type_ = type(value)  # exact types of json; isinstance costs more, and this loop is most of classify
+            if type_ is dict:
+                if key in _LEAVES:
+                    continue
+                visitor = _VISITORS.get(key)
+                if visitor is not None:
+                    visitor(found, value, encode, once)
+                elif key < "a" and key not in READ_NODES:  # node types begin with a capital, fields do not
+                    found.is_pure = False
+                stack.append(value)
+            elif type_ is list and key not in _NAMES:
+                if key == "lockingClause":
+                    found.takes_locks = True
+                    found.is_pure = False
+                stack.extend([item for item in value if type(item) is dict])
+    if len(found.effects) > 1:
+        found.effects.sort(key=lambda effect: effect[0])
     return found
+
+
+# Below these there is nothing but names and constants (type modifiers must be constants as well, or parse analysis fails).
+_LEAVES: Final = frozenset("A_Const ColumnRef ParamRef SQLValueFunction String TypeName typeName".split())  # noqa: SIM905
+_NAMES: Final = frozenset(("funcname", "name"))
 
 
 def _called_once(node: str, tree: Tree) -> frozenset[int]:
@@ -182,31 +194,33 @@ def _function(found: Findings, call: Tree, encode: Callable[[str], bytes], once:
         return
     arguments = call.get("args", [])
     is_exact = id(call) in once
+    effect: Effect
+    add, place = found.effects.append, call.get("location", 0)
     if name == b"set_config":
         effect = _set_config(arguments, encode, is_exact)
-        found.effects.append(effect)
+        add((place, effect))
         if isinstance(effect.value, bytes) and b"pg_temp" in effect.value.lower():
             # With pg_temp first in search_path whatever is created is temporary, unqualified as it is.
-            found.effects.append(TempObject(None))
+            add((place, TempObject(None)))
     elif name in functions.ADVISORY_LOCK:
         found.takes_locks = True
         key = _key(arguments, encode)
-        found.effects.append(AdvisoryLock(key if is_exact else None, name.endswith(b"_shared")))
+        add((place, AdvisoryLock(key if is_exact else None, name.endswith(b"_shared"))))
     elif name in functions.ADVISORY_UNLOCK:
         found.takes_locks = True
         key = _key(arguments, encode)
         if is_exact and key is not None:
-            found.effects.append(AdvisoryUnlock(key, name.endswith(b"_shared")))
+            add((place, AdvisoryUnlock(key, name.endswith(b"_shared"))))
     elif name == b"pg_advisory_unlock_all":
         found.takes_locks = True
         if is_exact:
-            found.effects.append(Mark.ADVISORY_UNLOCK_ALL)
+            add((place, Mark.ADVISORY_UNLOCK_ALL))
     elif name in functions.ADVISORY_XACT_LOCK:
         found.takes_locks = True
     elif name == b"setseed":
-        found.effects.append(Mark.SETSEED)
+        add((place, Mark.SETSEED))
     elif name in functions.SESSION_STATE:
-        found.effects.append(Mark.SESSION_FUNCTION)
+        add((place, Mark.SESSION_FUNCTION))
     elif name in functions.CURRVAL:
         found.reads_currval = True
     elif name in (b"nextval", b"setval"):
@@ -264,7 +278,7 @@ def _into(found: Findings, into: Tree, encode: Callable[[str], bytes], once: fro
     found.is_pure = False
     temp = temp_object(into.get("rel", {}), encode, into.get("onCommit"))
     if temp is not None:
-        found.effects.append(temp)
+        found.effects.append((0, temp))
 
 
 def _write(found: Findings, statement: Tree, encode: Callable[[str], bytes], once: frozenset[int]) -> None:

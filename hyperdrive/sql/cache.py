@@ -10,10 +10,11 @@ push out others; looking costs little more than storing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from hyperdrive.sql.parse import classify, parse
-from hyperdrive.sql.verdict import Verdict
+from hyperdrive.sql.verdict import UNKNOWN, Reason, Verdict
 
 _ENTRY_BYTES: Final = 150
 """A bytes object's head, its slot in a dict, and air."""
@@ -54,6 +55,14 @@ class VerdictCache:
                     return verdict
         self._store(sql, verdict)
         return verdict
+
+    def reader(self, *, ascii_safe: bool = True, standard_strings: bool = True) -> Callable[[bytes], Verdict]:
+        """Return what a session with such an encoding and such literals is to call instead of ``classify`` (W-41, W-42)."""
+        if not standard_strings:
+            return lambda sql: UNKNOWN[Reason.STRINGS]
+        if not ascii_safe:
+            return lambda sql: self.classify(sql) if sql.isascii() else UNKNOWN[Reason.ENCODING]
+        return self.classify
 
     def parse(self, sql: bytes) -> Verdict:
         """Return the verdict of *sql* by the parser: never a screened one. Remembered from then on."""

@@ -86,3 +86,12 @@ def test_the_cache_agrees_with_classify(sql: bytes) -> None:
     cache = VerdictCache()
     for _ in range(3):
         assert cache.classify(sql).kind is classify(sql).kind
+
+
+@pytest.mark.parametrize("ascii_safe", [True, False])
+@pytest.mark.parametrize("standard_strings", [True, False])
+@pytest.mark.parametrize("sql", [b"begin", b"select '\x95'; commit"])
+def test_w41_w42_a_reader_says_what_classify_says(sql: bytes, ascii_safe: bool, standard_strings: bool) -> None:
+    read = VerdictCache().reader(ascii_safe=ascii_safe, standard_strings=standard_strings)
+    expected = classify(sql, ascii_safe=ascii_safe, standard_strings=standard_strings)
+    assert (expected.kind, expected.reason) == (read(sql).kind, read(sql).reason)

@@ -124,7 +124,9 @@ def _fields(text: str, sqlstate: str, severity: str, detail: str | None, hint: s
         fields.append(("D", detail))
     if hint:
         fields.append(("H", hint))
-    return b"".join(key.encode() + value.replace("\0", "").encode() + b"\0" for key, value in fields) + b"\0"
+    # Names that a client sent as bytes outside UTF-8 go back as they came.
+    pieces = [key.encode() + value.replace("\0", "").encode("utf-8", "surrogateescape") for key, value in fields]
+    return b"\0".join(pieces) + b"\0\0"
 
 
 def error_message(error: HyperdriveError, *, severity: str = "ERROR") -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from hyperdrive.errors import ClientError, HyperdriveError, ProtocolViolation
+from hyperdrive.errors import ClientError, ProtocolViolation
 
 PROTOCOL_3_0: Final = 0x0003_0000
 PROTOCOL_3_2: Final = 0x0003_0002
@@ -333,18 +333,3 @@ def negotiate_protocol_version(version: int, unknown_options: Iterable[bytes]) -
     names = list(unknown_options)
     body = _TWO_INTS.pack(version, len(names)) + b"".join(name + b"\0" for name in names)
     return _HEADER.pack(b"v", 4 + len(body)) + body
-
-
-def fatal(error: HyperdriveError) -> bytes:
-    """*error* as an ErrorResponse with severity FATAL; only what the client may read."""
-    fields = [b"SFATAL", b"VFATAL", b"C" + error.code.encode("ascii"), b"M" + _clean(error.client_text)]
-    if error.detail:
-        fields.append(b"D" + _clean(error.detail))
-    if error.hint:
-        fields.append(b"H" + _clean(error.hint))
-    body = b"\0".join(fields) + b"\0\0"
-    return _HEADER.pack(b"E", 4 + len(body)) + body
-
-
-def _clean(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape").replace(b"\0", b"")

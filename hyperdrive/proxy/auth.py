@@ -59,6 +59,8 @@ class DirectorySettings:
 
     known_seconds: float = 10.0
     unknown_seconds: float = 2.0
+    recheck_seconds: float = 1.0
+    """How old an answer must be before a failed login makes us ask again: who guesses must not be able to cause a query each."""
     max_users: int = 10_000
 
 
@@ -102,6 +104,7 @@ class Pending(Enum):
 class _Entry:
     secret: Secret | None
     valid_until: datetime.datetime | None = None
+    read_at: float = 0.0
 
 
 class UserDirectory:
@@ -123,6 +126,7 @@ class UserDirectory:
     ) -> None:
         self._users = dict(users)
         self._process_secret = process_secret
+        self._settings = settings
         self._origin = origin
         self._auth_query = auth_query
         self._clock = clock = clock or SystemClock()
@@ -178,8 +182,9 @@ class UserDirectory:
             self.queries += 1
             row = await self._auth_query.fetch(user)
             if row is None or not row.secret:
-                return _Entry(None)
-            return _Entry(await self._with_keys(user, parse_secret(row.secret)), row.valid_until)
+                return _Entry(None, None, self._clock.now())
+            secret = await self._with_keys(user, parse_secret(row.secret))
+            return _Entry(secret, row.valid_until, self._clock.now())
         except HyperdriveError as error:
             return error
 
@@ -217,11 +222,17 @@ class UserDirectory:
         now = datetime.datetime.fromtimestamp(self._clock.wall(), datetime.UTC)
         return None if until < now else entry.secret
 
-    def forget(self, user: str) -> None:
-        """Read the user's secret anew next time: a client's login failed, so it may have been changed.
+    def client_refused(self, user: str) -> None:
+        """A client's login failed: its password may have been changed since the secret was read, so read it anew soon.
 
         What was learned stays: a stranger's failure must not lock the user's pool out of the origin.
         """
+        entry = self._known.get(user) or self._unknown.get(user)
+        if entry is not None and self._clock.now() - entry.read_at >= self._settings.recheck_seconds:
+            self.forget(user)
+
+    def forget(self, user: str) -> None:
+        """Read the user's secret anew next time; an answer that is under way now is for those who wait for it only."""
         self._known.pop(user, None)
         self._unknown.pop(user, None)
         flight = self._flights.pop(user, None)
@@ -232,7 +243,8 @@ class UserDirectory:
         """Take the users of a changed configuration. Sessions go on; the next login counts."""
         for name in self._users.keys() | users.keys():
             if self._users.get(name) != users.get(name):
-                self.origin_refused(name)
+                self._learned.pop(name, None)
+                self.forget(name)
         self._users = dict(users)
 
     # -- towards the origin
@@ -268,10 +280,12 @@ class UserDirectory:
             password = self._origin.password
         return OriginCredentials(learned.user, password, md5, learned.keys)
 
-    def origin_refused(self, user: str) -> None:
-        """The origin did not take what we know of *user* (class 28): what was learned is worth nothing any more."""
-        self._learned.pop(user, None)
-        self.forget(user)
+    def origin_refused(self, user: str, sqlstate: str) -> None:
+        """The origin did not let *user* in: with class 28 the secret is read anew (W-62), with 28P01 nothing learned holds."""
+        if sqlstate == "28P01":
+            self._learned.pop(user, None)
+        if sqlstate.startswith("28"):
+            self.forget(user)
 
     async def close(self) -> None:
         """End look-ups that are under way, and the connection of ``auth_query``."""

@@ -110,6 +110,8 @@ class FrontDoor(asyncio.Protocol):
                     self._proxy.cancel(pid, key)
                     self._close(b"")
                 case Close(data, error):
+                    if error.code == "28P01":
+                        self._proxy.directory.client_refused(self._handshake.user)
                     self._proxy.metrics.clients_refused += 1
                     self._proxy.metrics.count_error(error)
                     log.info("! client refused: %s %s", error.code, error.log_text)

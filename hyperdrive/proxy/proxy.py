@@ -17,6 +17,7 @@ from hyperdrive.clock import Clock
 from hyperdrive.errors import (
     FeatureNotSupported,
     HyperdriveError,
+    OriginLoginFailed,
     OriginRefused,
     ShuttingDown,
     TooManyConnections,
@@ -265,9 +266,8 @@ class Proxy:
         credentials = self.directory.origin_credentials(key.user)
         try:
             opened = await open_server(self.origin, credentials, key.database)
-        except OriginRefused as refused:
-            if refused.code.startswith("28"):
-                self.directory.forget(key.user)  # the password may have been changed (W-62)
+        except (OriginRefused, OriginLoginFailed) as refused:
+            self.directory.origin_refused(key.user, refused.code)  # the password may have been changed (W-62)
             raise
         if opened.keys is not None:
             self.directory.learn(key.user, opened.keys)

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 
 from hyperdrive.errors import AuthenticationFailed, FeatureNotSupported, HyperdriveError, ProtocolViolation
 from hyperdrive.pgwire import scram, startup
+from hyperdrive.pgwire.messages import error_message
 from hyperdrive.pgwire.passwords import (
     MD5_SALT_BYTES,
     Md5Secret,
@@ -196,6 +197,11 @@ class ClientHandshake:
         return self._state is _State.OVER
 
     @property
+    def user(self) -> str:
+        """Who the client says it is; empty before it has said so."""
+        return _text(self._user)
+
+    @property
     def waits_for(self) -> str:
         """For logs and for a login deadline's text."""
         return self._state.value
@@ -236,7 +242,7 @@ class ClientHandshake:
         try:
             step(*arguments)
         except HyperdriveError as error:
-            self._end(Close(startup.fatal(error), error))
+            self._end(Close(error_message(error, severity="FATAL"), error))
         actions, self._actions = self._actions, []
         return actions
 
@@ -271,7 +277,8 @@ class ClientHandshake:
             found = startup.read_first_packet(self._buffer)
         except ProtocolViolation as error:
             # As the server: whoever sends a wrong length may not speak our protocol, and who cancels is never answered.
-            self._end(Close(startup.fatal(error) if startup.is_startup_message(self._buffer) else b"", error))
+            is_ours = startup.is_startup_message(self._buffer)
+            self._end(Close(error_message(error, severity="FATAL") if is_ours else b"", error))
             return False
         if found is None:
             return False

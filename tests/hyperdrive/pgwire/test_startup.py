@@ -167,8 +167,3 @@ def test_only_documented_errors_escape_from_lists(body: bytes) -> None:
             read(body)
         except ProtocolViolation:
             pass
-
-
-def test_a_fatal_error_names_its_sqlstate_and_hides_the_log_text() -> None:
-    wire = startup.fatal(ProtocolViolation("bad\0 news", log_text="secret host", hint="go home", detail="more"))
-    assert wire == b"E" + struct.pack("!i", len(wire) - 1) + b"SFATAL\0VFATAL\0C08P01\0Mbad news\0Dmore\0Hgo home\0\0"

@@ -236,7 +236,9 @@ async def test_what_each_kind_of_secret_gives_at_the_origin() -> None:
     assert KEYS == users.origin_credentials("bob").maybe_keys(b"salt", 1)
     users.learn("bob", PlainPassword(b"pencil"))
     assert OriginCredentials(b"bob", b"pencil", None, (KEYS,)) == users.origin_credentials("bob")
-    users.origin_refused("bob")
+    users.origin_refused("bob", "28000")  # no pg_hba.conf entry, perhaps: the password is not in question
+    assert (KEYS,) == users.origin_credentials("bob").keys
+    users.origin_refused("bob", "28P01")
     assert OriginCredentials(b"bob") == users.origin_credentials("bob")
     await users.close()
 
@@ -244,8 +246,23 @@ async def test_what_each_kind_of_secret_gives_at_the_origin() -> None:
 async def test_a_strangers_failure_does_not_lock_the_pool_out() -> None:
     users = directory({"bob": KEYS.secret()})
     users.learn("bob", KEYS)
-    users.forget("bob")
+    users.client_refused("bob")
     assert (KEYS,) == users.origin_credentials("bob").keys
+    await users.close()
+
+
+async def test_w62_who_guesses_passwords_does_not_cause_a_query_each() -> None:
+    clock = ManualClock()
+    query = FakeAuthQuery({"ann": StoredPassword(STORED)})
+    users = directory(auth_query=query, clock=clock)
+    for _ in range(5):
+        await users.look_up("ann", "shop")
+        users.client_refused("ann")
+    assert ["ann"] == query.asked
+    clock.advance(1.0)
+    users.client_refused("ann")
+    await users.look_up("ann", "shop")
+    assert ["ann", "ann"] == query.asked
     await users.close()
 
 

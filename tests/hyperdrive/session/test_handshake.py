@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperdrive.errors import HyperdriveError, NotReady, ShuttingDown
+from hyperdrive.errors import HyperdriveError, NotReady, OriginRefused, ShuttingDown
 from hyperdrive.pgwire import scram, startup
+from hyperdrive.pgwire.messages import error_message
 from hyperdrive.pgwire.passwords import PlainPassword, Secret, TrustedUser, md5_response, md5_secret
 from hyperdrive.pgwire.scram import MECHANISM, MECHANISM_PLUS, ScramClient
 from hyperdrive.session.handshake import (
@@ -534,3 +535,26 @@ def test_nothing_a_client_sends_raises(
                 case Send(data):
                     assert data
     assert (ends == 1) == shake.is_over
+
+
+def test_a_user_name_outside_utf8_comes_back_as_it_was() -> None:
+    shake = handshake(Method.TRUST)
+    [action] = shake.receive(startup.startup_message({b"user": b"\xff\xfe"}))
+    assert isinstance(action, Close)
+    assert b'user "\xff\xfe"' in action.data
+    assert action.data == error_message(action.error, severity="FATAL")
+
+
+def test_what_the_log_says_stays_there() -> None:
+    shake = handshake()
+    error = NotReady("not yet", log_text="secret host", hint="wait", detail="bad\0 news")
+    [action] = shake.refuse(error)
+    assert isinstance(action, Close)
+    assert action.data[5:] == b"SFATAL\0VFATAL\0C57P03\0Mnot yet\0Dbad news\0Hwait\0\0"
+
+
+def test_an_origins_refusal_goes_to_the_client_as_the_origin_wrote_it() -> None:
+    response = b"E\0\0\0\x0bC3D000\0\0"
+    [action] = handshake().refuse(OriginRefused("no", response=response, sqlstate="3D000"))
+    assert isinstance(action, Close)
+    assert action.data == response

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from hyperdrive.errors import HyperdriveError, OriginUnreachable
 from hyperdrive.net.contexts import ALPN, Negotiation, SslMode, TlsPolicy
 from hyperdrive.net.listener import socket_path
 from hyperdrive.net.tls import TlsInfo, TlsTransport
 from hyperdrive.net.transport import DEFAULT_OPTIONS, SocketOptions, Transport, tune
+from hyperdrive.tasks import spawn
 
 log = logging.getLogger("hyperdrive.net")
 
@@ -110,7 +112,7 @@ async def connect(
             failures.append(f"{host}: the name was not resolved in time")
             continue
         except OSError as exc:
-            failures.append(f"{host}: {exc.strerror or exc}")
+            failures.append(f"{host}: {_cause(exc)}")
             continue
         if shuffle:
             shuffle.shuffle(places)
@@ -122,7 +124,7 @@ async def connect(
             except TimeoutError:
                 failures.append(f"{place}: no answer in time")
             except OSError as exc:
-                failures.append(f"{place}: {exc.strerror or exc}")
+                failures.append(f"{place}: {_cause(exc)}")
             except OriginUnreachable as exc:
                 failures.append(f"{place}: {exc.log_text}")
     raise OriginUnreachable(CLIENT_TEXT, log_text="; ".join(failures) or "no address is configured", safe_to_retry=True)
@@ -132,12 +134,23 @@ def _share(now: float, deadline: float, places: int) -> float:
     return now + (deadline - now) / places
 
 
+def _cause(exc: OSError) -> str:
+    """The system's words; asyncio puts its own in front of some."""
+    if isinstance(exc, socket.gaierror) or not exc.errno:
+        return exc.strerror or str(exc)
+    return os.strerror(exc.errno)
+
+
+def resolver() -> Callable[..., Awaitable[list[tuple[Any, ...]]]]:
+    """What asks DNS; tests put their own in its place."""
+    return asyncio.get_running_loop().getaddrinfo
+
+
 async def _resolve(address: Address) -> list[_Place]:
     if address.is_unix:
         return [_Place(address, socket.AF_UNIX, socket_path(address.host, address.port))]
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(address.host_address or address.host, address.port, type=socket.SOCK_STREAM)
+        found = await resolver()(address.host_address or address.host, address.port, type=socket.SOCK_STREAM)
     except UnicodeError as exc:  # a label that is empty or too long
         raise OSError(f"not a host name: {exc}") from exc
     return [_Place(address, family, sockaddr) for family, _, _, _, sockaddr in dict.fromkeys(found)]
@@ -170,14 +183,22 @@ async def _open(place: _Place, factory: Callable[[], P], tls: TlsPolicy | None, 
         tune(sock, options)
         await loop.sock_connect(sock, place.sockaddr)
         opening = _Opening(place, factory, tls, loop.create_future())
-        await loop.create_connection(lambda: opening, sock=sock)
+        # Shielded: uvloop, cancelled here, closes the transport without telling the protocol. It takes two turns of
+        # the loop, and if nobody waits by then, _Opening hangs up.
+        made = spawn(loop.create_connection(_always(opening), sock=sock), name="open a server connection")
+        made.add_done_callback(opening.attached)
+        await asyncio.shield(made)
         return await opening.ready
     except BaseException:
-        if opening is not None:
-            opening.give_up()
-        # The transport may own it by now; closing it a second time does no harm.
-        sock.close()
+        if opening is None:
+            sock.close()
+        else:
+            opening.give_up()  # the transport owns the socket
         raise
+
+
+def _always(protocol: P) -> Callable[[], P]:
+    return lambda: protocol
 
 
 class _Opening(asyncio.Protocol, Generic[P]):
@@ -191,11 +212,13 @@ class _Opening(asyncio.Protocol, Generic[P]):
         self._factory = factory
         self._tls = tls
         self._transport: Transport | None = None
+        self._is_attached = False
+        self._is_over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(Transport, transport)
-        if self.ready.done():  # cancelled meanwhile
-            self._transport.abort()
+        if self._is_over:
+            pass
         elif self._tls is None:
             self._hand_over(self._transport, None)
         elif self._tls.negotiation is Negotiation.DIRECT:
@@ -228,11 +251,21 @@ class _Opening(asyncio.Protocol, Generic[P]):
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(f"the connection was lost ({exc or 'closed'})")
 
+    def attached(self, _: object) -> None:
+        """The transport has taken the socket over; aborted before, uvloop would leave the socket object open."""
+        self._is_attached = True
+        if self._is_over:
+            self._hang_up()
+
     def give_up(self) -> None:
         """Nobody waits any longer."""
         if not self.ready.cancel() and not self.ready.cancelled():
             self.ready.exception()  # has been seen: nobody else will ask for it
-        if self._transport is not None:
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        self._is_over = True
+        if self._transport is not None and self._is_attached:
             self._transport.abort()
 
     def _start_tls(self, tls: TlsPolicy, raw: Transport) -> None:
@@ -261,8 +294,7 @@ class _Opening(asyncio.Protocol, Generic[P]):
             self.ready.set_exception(_HandshakeFailed(CLIENT_TEXT, log_text=outcome.log_text, safe_to_retry=True))
 
     def _hand_over(self, transport: Transport, info: TlsInfo | None) -> None:
-        if self.ready.done():
-            transport.abort()
+        if self._is_over:
             return
         protocol = self._factory()
         transport.set_protocol(protocol)
@@ -272,5 +304,4 @@ class _Opening(asyncio.Protocol, Generic[P]):
     def _fail(self, reason: str) -> None:
         if not self.ready.done():
             self.ready.set_exception(OriginUnreachable(CLIENT_TEXT, log_text=reason, safe_to_retry=True))
-        if self._transport is not None:
-            self._transport.abort()
+        self._hang_up()

@@ -48,7 +48,6 @@ class Listener:
         self._factory = factory
         self._loop = asyncio.get_running_loop()
         self._rests: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._handovers: set[asyncio.Task[None]] = set()
         self._files = {path: path.stat().st_ino for sock in sockets if (path := _file_of(sock))}
         self._accepting = False
         self._told = False
@@ -97,8 +96,6 @@ class Listener:
                 pass
         for sock in self.sockets:
             sock.close()
-        for task in self._handovers:
-            task.cancel()
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -113,9 +110,8 @@ class Listener:
                 continue  # that client is gone already (ECONNABORTED and the network's errors, accept(2))
             sock.setblocking(False)
             self._told = False
-            task = spawn(self._hand_over(sock), name="accept")
-            self._handovers.add(task)
-            task.add_done_callback(self._handovers.discard)
+            # Never cancelled: uvloop would then close the transport without connection_lost.
+            spawn(self._hand_over(sock), name="accept")
 
     async def _hand_over(self, sock: socket.socket) -> None:
         try:

@@ -50,7 +50,7 @@ class Member(Protocol):
         """There may be room again."""
 
     def attend(self, hungry: bool) -> None:
-        """Ask ``must_give`` whenever a server comes back, while *hungry*."""
+        """Call ``make_way`` whenever a server comes back, while *hungry*."""
 
 
 Scope = tuple[str, str]
@@ -137,19 +137,27 @@ class Limits:
             self._tell()
 
     def feed(self) -> None:
-        """Let hungry pools use what room there is, first come first served."""
+        """Let hungry pools use what room there is: those with the fewest servers first, then first come first served."""
         if self._feeding:  # a pool that grows may close and so come back here
             return
         self._feeding = True
         try:
-            for member in list(self._hungry):
+            for member in sorted(self._hungry, key=lambda member: member.share_counts()[0]):
                 if self.room(member.key) > 0:
                     member.grow()
         finally:
             self._feeding = False
 
-    def must_give(self, member: Member) -> bool:
-        """Whether the server that has just come back to *member* is to be closed for a hungry pool.
+    def make_way(self, member: Member) -> None:
+        """A server has just come back to *member*: it may have to close one for the sake of a hungry pool."""
+        if self._must_give(member):
+            member.give()
+            if member in self._hungry:  # to the end of the queue, or the place would come straight back
+                self._hungry[member] = self._hungry.pop(member)
+            self.feed()
+
+    def _must_give(self, member: Member) -> bool:
+        """Whether some pool needs the place more.
 
         A pool without a queue gives what is above its minimum. One with a queue gives what is above its fair share of the
         limit, after some patience; so saturated pools end up equal, and then stop exchanging.
@@ -164,7 +172,9 @@ class Limits:
                 continue
             theirs, since = other.share_counts()
             if own_since == inf:
-                return member.idle_since(keep_minimum=theirs > 0) < inf
+                if member.idle_since(keep_minimum=theirs > 0) < inf:
+                    return True
+                continue
             for scope, limit in full:
                 fair = int(limit) // max(1, self._contenders(scope))
                 if own > fair and (theirs < fair or not theirs) and self._now() - since >= PATIENCE_SECONDS:

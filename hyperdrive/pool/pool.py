@@ -447,9 +447,8 @@ class Pool(Generic[S]):
         self._came_free()
 
     def _came_free(self) -> None:
-        if self._pressed and self.phase is Phase.RUNNING and self._limits.must_give(self):
-            self.give()
-            self._limits.feed()
+        if self._pressed and self.phase is Phase.RUNNING:
+            self._limits.make_way(self)
         if self._waiters:
             self._assign()
 
@@ -592,7 +591,10 @@ class Pool(Generic[S]):
         server.pool_state = ServerState.IDLE
         self._servers[server] = None
         self._idle.append(server)
-        self._came_free()
+        if self._waiters:
+            self._assign()  # it serves at least one client before it may have to make room for another pool
+        else:
+            self._came_free()
         self.upkeep()
 
     # Closing

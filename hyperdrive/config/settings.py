@@ -401,3 +401,11 @@ MEANINGS = meanings(Settings)
 DATABASE_MEANINGS = meanings(DatabaseSettings)
 USER_MEANINGS = meanings(UserSettings)
 DEFAULTS = Settings()
+
+
+def shown(settings: Settings) -> list[tuple[str, str, str, bool]]:
+    """Each setting with its value and default as texts and whether it is live: the rows of SHOW CONFIG. No passwords."""
+    return [
+        (key, meaning.kind.show(getattr(settings, key)), meaning.kind.show(getattr(DEFAULTS, key)), meaning.live)
+        for key, meaning in MEANINGS.items()
+    ]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import hyperdrive
 from hyperdrive.config import reference
-from hyperdrive.config.settings import DATABASE_MEANINGS, DEFAULTS, MEANINGS, USER_MEANINGS
+from hyperdrive.config.settings import DATABASE_MEANINGS, DEFAULTS, MEANINGS, USER_MEANINGS, Settings, shown
+from hyperdrive.dsn import parse_dsn
 
 PAGE = Path(hyperdrive.__file__).parent.parent / "docs" / "settings.md"
 
@@ -26,3 +27,11 @@ def test_every_default_is_a_value_that_may_be_written() -> None:
     for key, meaning in MEANINGS.items():
         default = getattr(DEFAULTS, key)
         assert meaning.kind.read(meaning.kind.show(default)) == default, key
+
+
+def test_settings_are_shown_without_passwords() -> None:
+    rows = shown(Settings(origin=parse_dsn("postgresql://u:secret@h/d"), pool_size=5))
+    found = {key: (value, default) for key, value, default, _ in rows}
+    assert found["pool_size"] == ("5", "20")
+    assert found["origin"] == ("postgresql://u@h:5432/d", "")
+    assert list(found) == list(MEANINGS)

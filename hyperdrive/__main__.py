@@ -1,0 +1,7 @@
+"""``python -m hyperdrive``."""
+
+import sys
+
+from hyperdrive.cli import main
+
+sys.exit(main())

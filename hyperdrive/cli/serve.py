@@ -1,0 +1,76 @@
+"""``hyperdrive serve``: run the proxy until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import uvloop
+
+from hyperdrive import logs
+from hyperdrive.app import serve
+from hyperdrive.cli.common import say, settings
+from hyperdrive.config import Settings
+from hyperdrive.dsn import parse_dsn
+from hyperdrive.localserver import LocalServer
+
+log = logging.getLogger("hyperdrive.cli")
+
+DIRECTORY = Path(".hyperdrive")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve; 0 when it was told to stop."""
+    chosen = settings(options)
+    logs.configure(chosen.log_level, chosen.log_format)
+    try:
+        uvloop.run(_serve(chosen))
+    except OSError as exc:
+        sys.stderr.write(f"hyperdrive: {exc}\n")
+        return 1
+    return 0
+
+
+async def _serve(chosen: Settings) -> None:
+    def ready(url: str) -> None:
+        say(f"ready {url}")
+
+    if chosen.origin is not None:
+        await serve(chosen, ready)
+        return
+    async with embedded(DIRECTORY) as url:
+        await serve(replace(chosen, origin=parse_dsn(url)), ready)
+
+
+@asynccontextmanager
+async def embedded(directory: Path, *, quiet: bool = False) -> AsyncIterator[str]:
+    """An embedded PostgreSQL with its data in *directory*; the value is its URL.
+
+    It trusts whoever reaches its socket, and only the socket's directory decides who does: so clients on loopback need no
+    password either, and the line that we print is all it takes.
+    """
+    # A socket's path may have 107 bytes, so it is not below a directory that may be deep.
+    with tempfile.TemporaryDirectory(prefix="hyperdrive-") as short:
+        if not quiet:
+            log.info("= no origin given: starting an embedded PostgreSQL in %s", directory)
+            log.warning("= programs on this machine need no password; give an ORIGIN_URL with one if that is not right")
+        server = _local_server(directory, Path(short))
+        await server.start()
+        try:
+            yield server.url()
+        finally:
+            await asyncio.shield(server.stop())
+
+
+def _local_server(directory: Path, short: Path) -> LocalServer:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    # When we are root the server runs as somebody else, who must get through to its own, closed, directory within.
+    short.chmod(0o711)
+    return LocalServer(directory / "postgres", auth="trust", tcp=False, socket_dir=short / "run")

@@ -33,7 +33,7 @@ from hyperdrive.testing.frontend import (
 )
 from hyperdrive.testing.transcript import Message, Replies
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 5.0
 
 
 class ConnectionClosed(Exception):

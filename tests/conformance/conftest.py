@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack
+from difflib import unified_diff
 from itertools import count
 
 import pytest
@@ -51,7 +52,8 @@ async def compare(request: pytest.FixtureRequest) -> Compare:
             if mode == "disturbed":
                 between = Disturber(await stack.enter_async_context(await connect(proxy.url)))
             got = await run_script(script, proxy.url, between=between)
-        assert expected == got
+        difference = "\n".join(unified_diff(expected, got, "direct", "through us", n=3, lineterm=""))
+        assert not difference, f"{script.name}\n{difference[:4000]}"
 
     return both_ways
 

@@ -95,7 +95,7 @@ SCRIPTS = [
     ]),
     Script("prepare and execute", [
         *queries("prepare p (int) as select $1 + 1", "execute p(1)", "execute p(41)", "prepare p as select 1"), say(bind("p", ["5"]) + execute() + S),
-        say(parse("select 9", "q") + S), *queries("execute q", "deallocate p", "execute p(1)", "execute q"),
+        say(parse("select 9", "q") + S), *queries("deallocate p", "execute p(1)"), say(bind("q") + execute() + S),
     ], servers=2),
     Script("temporary tables", queries("create temp table tt (a int)", "insert into tt values (1)", "table tt", "discard temp", "table tt",
                                        "create temp table tt (b text)", "drop table tt", "begin", "create temp table tt (c int) on commit drop",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+from hyperdrive.testing.deadline import Deadline
 from hyperdrive.testing.leaks import Holdings, holdings
 from hyperdrive.testing.postgres import MAJORS, Postgres, PostgresFarm
 
@@ -27,12 +29,24 @@ LEAK_GRACE_SECONDS = 2.0
 
 _farm = PostgresFarm()
 
+# The first loop makes a pipe that libuv keeps as long as the process; no test shall be blamed for it.
+uvloop.new_event_loop().close()
+
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Async tests run on what production runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
+    """The plugin's own alarm raises an exception, which uvloop catches: ours ends async tests, too."""
+    if settings.method != "signal" or threading.current_thread() is not threading.main_thread():
+        return None
+    item.cancel_timeout = Deadline(settings.timeout).cancel  # type: ignore[attr-defined]
+    return True
 
 
 # --- PostgreSQL ----------------------------------------------------------------------------------------------------

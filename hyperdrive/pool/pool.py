@@ -331,6 +331,7 @@ class Pool(Generic[S]):
         self._drop(server, CloseReason.MADE_ROOM)
         self._limits.give_back_quietly(self.key)
         self._shut(server, CloseReason.MADE_ROOM)
+        self._arm(self._now() + assign.RETRY_SECONDS)  # the minimum may be missing one now
 
     def grow(self) -> None:
         """There may be room under the limits."""
@@ -452,6 +453,8 @@ class Pool(Generic[S]):
             self._limits.make_way(self)
         if self._waiters:
             self._assign()
+        if self._waiters and len(self._servers) + self._connecting < self.settings.pool_size:
+            self._grow()  # it made way, and has to queue for a place itself now
 
     def _refuse(self, taker: Taker[S], error: HyperdriveError, since: float) -> None:
         self.metrics.wait_seconds += self._now() - since

@@ -170,3 +170,36 @@ async def test_larger_limits_take_effect_at_once(make_world: Callable[..., Any])
     world.limits.change(LimitSettings(total=2))
     await loop_turns(4)
     assert waiting.server is not None
+
+
+async def test_a_pool_that_made_way_is_next_for_the_place(make_world: Callable[..., Any]) -> None:
+    """The pool it made way for could not connect; its own clients must not sleep beside a free place."""
+    world = make_world(total=1)
+    first, second = world.pool("a"), world.pool("b")
+    holder = ask(first)
+    await loop_turns(4)
+    starving = ask(second)
+    own = ask(first)
+    await world.timers.advance(1)
+    world.origin.error = ConnectionRefusedError()
+    first.release(served(holder))
+    await loop_turns(2)
+    world.origin.error = None
+    await loop_turns(4)
+    assert own.server is not None
+    assert starving.is_waiting
+    second.forget(starving)
+
+
+async def test_a_minimum_that_was_given_away_comes_back_when_there_is_room(make_world: Callable[..., Any]) -> None:
+    world = make_world(total=1)
+    first, second = world.pool("a", min_size=1), world.pool("b")
+    first.start()
+    await loop_turns(4)
+    holder = ask(second)
+    await world.timers.advance(5)
+    assert first.snapshot().sv_idle == 0
+    second.discard(served(holder), CloseReason.ORIGIN_CLOSED)
+    served(holder).close("by its owner")
+    await world.timers.advance(2)
+    assert first.snapshot().sv_idle == 1

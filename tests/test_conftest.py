@@ -49,7 +49,7 @@ def leaves_a_child() -> Callable[[], object]:
 
 
 @pytest.mark.parametrize(
-    ("leave", "seen"), [pytest.param(leaves_a_socket, "socket"), pytest.param(leaves_a_child, "cat")]
+    ("leave", "seen"), [pytest.param(leaves_a_socket, "socket"), pytest.param(leaves_a_child, "child process")]
 )
 def test_what_is_left_behind_is_seen(leave: Callable[[], Callable[[], object]], seen: str) -> None:
     before = holdings()

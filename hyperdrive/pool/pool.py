@@ -162,13 +162,14 @@ class Pool(Generic[S]):
         self._limits.take(self.key)
         self._admit(server)
 
-    def discard(self, server: S, reason: str) -> None:
+    def discard(self, server: S, reason: str, detail: str = "") -> None:
         """*server* is broken, or its state is beyond repair: never lent again, and replaced if needed.
 
-        The caller closes it. Nothing happens for a server that the pool has closed itself.
+        *reason* is counted (as OTHER when it is no ``CloseReason``), *detail* is logged. The caller closes it. Nothing
+        happens for a server that the pool has closed itself.
         """
         if server in self._servers:
-            log.info("x %s: server discarded: %s", self.key, reason)
+            log.info("x %s: server discarded: %s %s", self.key, reason, detail)
             self._drop(server, reason)
             self._limits.give_back(self.key)
             self.upkeep()

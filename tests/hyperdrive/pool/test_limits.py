@@ -175,7 +175,7 @@ async def test_larger_limits_take_effect_at_once(make_world: Callable[..., Any])
 async def test_a_pool_that_made_way_is_next_for_the_place(make_world: Callable[..., Any]) -> None:
     """The pool it made way for could not connect; its own clients must not sleep beside a free place."""
     world = make_world(total=1)
-    first, second = world.pool("a"), world.pool("b")
+    first, second = world.pool("a", pool_size=1), world.pool("b")
     holder = ask(first)
     await loop_turns(4)
     starving = ask(second)

@@ -86,7 +86,7 @@ soak: $(VENV)/.test-stamp ## hours in minutes: faults and load for SOAK_SECONDS
 	HYPERDRIVE_SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -X dev -m pytest -m soak --timeout=0 $(ARGS)
 
 fuzz: $(VENV)/.test-stamp ## property tests with many more examples
-	HYPOTHESIS_PROFILE=fuzz $(PY) -m pytest --timeout=0 tests/properties $(ARGS)
+	HYPOTHESIS_PROFILE=fuzz $(PY) -m pytest --timeout=0 -m hypothesis $(ARGS)
 
 cover: $(VENV)/.test-stamp ## which lines no test reaches
 	$(BIN)/coverage erase

@@ -15,7 +15,7 @@ TRANSACTIONS = "25"
 
 def pgbench(url: str, *arguments: str, clients: str = CLIENTS, transactions: str = TRANSACTIONS) -> str:
     """Run a short load; every transaction has to be done and none may fail."""
-    output = run(["pgbench", "-n", "-c", clients, "-j", "2", "-t", transactions, *arguments, url])
+    output = run(["pgbench", "-n", "-c", clients, "-j", clients, "-t", transactions, *arguments, url])
     processed = int(clients) * int(transactions)
     assert f"number of transactions actually processed: {processed}/{processed}" in output, output
     assert re.search(r"number of failed transactions: 0 ", output), output

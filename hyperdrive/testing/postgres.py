@@ -82,6 +82,7 @@ class PostgresFarm:
     def __init__(self) -> None:
         self._directory: Path | None = None
         self._shared: dict[int, Postgres] = {}
+        self._kept: list[LocalServer] = []
         self._templates: dict[int, Path] = {}
         self._made = 0
 
@@ -98,7 +99,8 @@ class PostgresFarm:
     @property
     def pids(self) -> frozenset[int]:
         """Processes that live as long as the session: two of each server, a pipe between one of them and us."""
-        return frozenset(pid for postgres in self._shared.values() for pid in postgres.server.pids)
+        servers = [*(postgres.server for postgres in self._shared.values()), *self._kept]
+        return frozenset(pid for server in servers for pid in server.pids)
 
     def shared(self, major: int) -> Postgres:
         """Return the session's server of PostgreSQL *major*. Tests share it, so they leave it as they found it."""
@@ -139,6 +141,11 @@ class PostgresFarm:
             server.execute(f"create database {APP_DATABASE} owner {APP_USER}")
         return Postgres(server)
 
+    def keep(self, server: LocalServer) -> Postgres:
+        """Start *server*, as ``prepare`` does, for the rest of the session; it is no leak of the test that was first."""
+        self._kept.append(server)
+        return self.prepare(server)
+
     def discard(self, server: LocalServer) -> None:
         """Stop a throw-away server and remove its data."""
         server.stop_sync(Shutdown.IMMEDIATE)
@@ -147,9 +154,10 @@ class PostgresFarm:
 
     def close(self) -> None:
         """Stop everything and remove the directory."""
-        for postgres in self._shared.values():
-            postgres.server.stop_sync(Shutdown.IMMEDIATE)
+        for server in [*(postgres.server for postgres in self._shared.values()), *self._kept]:
+            server.stop_sync(Shutdown.IMMEDIATE)
         self._shared.clear()
+        self._kept.clear()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None

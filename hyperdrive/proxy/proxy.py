@@ -38,7 +38,7 @@ from hyperdrive.proxy.connect import Origin, open_server, send_cancel
 from hyperdrive.proxy.context import PoolContext, Welcome
 from hyperdrive.proxy.metrics import ProxyMetrics
 from hyperdrive.proxy.server import ServerConnection
-from hyperdrive.session.client import ClientSession, Pipe
+from hyperdrive.session.client import Classify, ClientSession, Pipe
 from hyperdrive.session.handshake import Admit
 from hyperdrive.session.settings import Label, label, transition
 from hyperdrive.session.statements import StatementRegistry
@@ -240,10 +240,11 @@ class Proxy:
         if pool is not None and context is not None and context.pool is pool:
             return context
         pipe = Pipe(
-            self.verdicts.classify,
+            self._reader,
             StatementRegistry(),
             max_statements=self.settings.max_statements,
             pin_unknown=self.settings.pin_unknown,
+            defaults_changed=self.pools.reconnect,
         )
         context = PoolContext(
             pipe,
@@ -256,6 +257,11 @@ class Proxy:
         self._contexts[key] = context
         context.pool = self.pools.get(key)
         return context
+
+    def _reader(self, ascii_safe: bool, standard_strings: bool) -> Classify:
+        if ascii_safe and standard_strings:
+            return self.verdicts.classify
+        return self.verdicts.reader(ascii_safe=ascii_safe, standard_strings=standard_strings)
 
     def warm(self, key: PoolKey) -> Pool[ServerConnection]:
         """Open the minimum of a pool before the first client comes, and keep it."""

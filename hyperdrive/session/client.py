@@ -34,13 +34,17 @@ from hyperdrive.session.outcome import PREPARED, Journal, Parameters, Watch
 from hyperdrive.session.replies import Action, Expected, fake
 from hyperdrive.session.server import FAILED, IDLE, ServerSession
 from hyperdrive.session.settings import Label, transition, values
-from hyperdrive.session.statements import NAME_BYTES, POISON, SharedStatement, StatementRegistry
-from hyperdrive.sql.verdict import Kind, Statement, Verdict
+from hyperdrive.session.statements import NAME_BYTES, POISON, Named, SharedStatement, StatementRegistry
+from hyperdrive.sql.text import is_ascii_safe
+from hyperdrive.sql.verdict import Form, Kind, Statement, Verdict
 
 Classify = Callable[[bytes], Verdict]
 
 STREAM_ABOVE: Final = 256 * 1024
 """A message that declares more bytes than this is passed on in pieces; its text is judged as one of unknown class."""
+
+PARSE_HELD: Final = 16 * 1024 * 1024
+"""A Parse up to this size is held whole, since its text may have to be prepared on other servers too."""
 
 SHIP_ABOVE: Final = 64 * 1024
 """So many bytes of extended messages are collected before they travel without waiting for Sync or Flush."""
@@ -60,10 +64,21 @@ Op = tuple[int, bytes, Verdict | None]
 class Pipe:
     """What a session shares with the others of its pool."""
 
-    __slots__ = ("classify", "max_statements", "pin_unknown", "registry")
+    __slots__ = ("defaults_changed", "max_statements", "pin_unknown", "reader", "registry")
 
-    def __init__(self, classify: Classify, registry: StatementRegistry, *, max_statements: int, pin_unknown: bool) -> None:
-        self.classify = classify
+    def __init__(
+        self,
+        reader: Callable[[bool, bool], Classify],
+        registry: StatementRegistry,
+        *,
+        max_statements: int,
+        pin_unknown: bool,
+        defaults_changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.reader = reader
+        """``reader(ascii_safe, standard_strings)``: how texts are read in such a session (W-41, W-42)."""
+        self.defaults_changed = defaults_changed
+        """To be called when a client changed what later sessions begin with (ALTER ROLE … SET)."""
         self.registry = registry
         self.max_statements = max_statements
         self.pin_unknown = pin_unknown
@@ -74,6 +89,7 @@ class ClientSession:
 
     __slots__ = (
         "_buffer",
+        "_classify",
         "_failed_here",
         "_parsed_here",
         "_portals",
@@ -108,8 +124,9 @@ class ClientSession:
         """The Parse message of the unnamed statement."""
         self.unnamed_verdict: Verdict | None = None
         self.terminated = False
+        self._choose_reader()
         self.serial: int | None = None
-        self._shared: dict[bytes, tuple[SharedStatement, Expected]] = {}
+        self._shared: dict[bytes, Named] = {}
         self._portals: dict[bytes, tuple[Verdict | None, Parameters | None]] | None = None
         self._parsed_here: set[SharedStatement] | None = None
         self._skipping = False
@@ -119,6 +136,13 @@ class ClientSession:
         self._streaming = 0
         self._was_sent = False
         self._failed_here = False
+
+    def _choose_reader(self) -> None:
+        """How statements are read depends on where literals end and which bytes are ASCII (W-41, W-42)."""
+        told = self.told
+        self._classify = self.pipe.reader(
+            is_ascii_safe(told.get(b"client_encoding", b"UTF8")), told.get(b"standard_conforming_strings") != b"off"
+        )
 
     # --- bytes in -----------------------------------------------------------------------------------------------------------
 
@@ -132,7 +156,7 @@ class ClientSession:
         if not ops and not self._buffer and not self._streaming:
             if data[0] == QUERY and len(data) > 5 and read_length(data, 1)[0] + 1 == len(data):
                 # The usual: one whole Query in one read.
-                verdict = self.pipe.classify(data[5:-1])
+                verdict = self._classify(data[5:-1])
                 ops.append((QUERY, data, verdict))
                 if verdict.is_plain and data[-1] == 0:
                     self._whole = _ONE_QUERY
@@ -162,7 +186,7 @@ class ClientSession:
         if whole is None or i != size or data[1] > 3:
             return False
         end = data.find(b"\0", 6)
-        verdict = self.pipe.classify(data[6:end])
+        verdict = self._classify(data[6:end])
         if not verdict.is_plain:
             return False
         self.ops.append((PARSE, data, verdict))
@@ -193,7 +217,7 @@ class ClientSession:
                 framing.check_frontend_header(kind, length)
             end = i + 1 + length
             if end > size:
-                if length > STREAM_ABOVE or kind == COPY_DATA:
+                if (length > STREAM_ABOVE and (kind != PARSE or length > PARSE_HELD)) or kind == COPY_DATA:
                     if kind != COPY_DATA and size - i < _HEAD and size - i < length:
                         break
                     self._stream(kind, data[i:], end - size)
@@ -220,9 +244,6 @@ class ClientSession:
         if self._size > SHIP_ABOVE:
             ready = True
         return ready
-
-    def _classify(self, sql: bytes) -> Verdict:
-        return self.pipe.classify(sql)
 
     def _stream(self, kind: int, head: bytes, left: int) -> None:
         """Begin to pass on a message that is not complete: names stand at its front, the rest needs no look (W-18)."""
@@ -500,6 +521,15 @@ class ClientSession:
         self.journal.reset_settings_here()
         return _ASYNCPG_RESET_REPLY + self._tell_base()
 
+    def poison(self) -> None:
+        """The scope that is open fails here; its error has been told. What is left of it is dropped up to Sync."""
+        self.ops.insert(0, (_POISON_OP, b"", None))
+
+    def changed(self, entry: Expected) -> None:
+        """A statement has another result than the client was told: nobody else may share it (W-26)."""
+        if entry.statement is not None:
+            self.pipe.registry.forget(entry.statement)
+
     def _has_sql_prepared(self) -> bool:
         return any(reason == PREPARED for reason, _ in self.journal.lasting or ())
 
@@ -538,6 +568,8 @@ class ClientSession:
             if kind == _RAW:
                 if sent:
                     out.append(raw)
+            elif kind == _POISON_OP:
+                self._poison(b"", server, out)
             elif self._skipping and kind != SYNC:
                 sent = False
             elif self._compose_one(kind, raw, verdict, server, out):
@@ -585,18 +617,25 @@ class ClientSession:
                 self._function_call(raw, server, out)
             else:
                 self._copy(kind, raw, server, out)
-        except ClientError as error:
-            self._fail(error, server, out)
+        except _MustCompareError:
+            server.open_scope = True
+            return False
         except ProtocolViolation:
             # A bad body: the origin words the error (W-17), and only its own scope fails.
             out.append(raw)
-            server.queue.append(Expected(chr(kind)))
+            server.queue.append(Expected({DESCRIBE: "DP"}.get(kind, chr(kind))))
+            server.open_scope = kind in _EXTENDED
+        except ClientError as error:
+            self._fail(error, server, out)
         return True
 
     def _fail(self, error: ClientError, server: ServerSession, out: list[bytes]) -> None:
         """Fail the scope on both sides with an error that the origin does not know of (§1, the poison scope)."""
+        self._poison(messages.error_message(error), server, out)
+
+    def _poison(self, error: bytes, server: ServerSession, out: list[bytes]) -> None:
         out.append(_POISON_BIND)
-        server.queue.append(Expected("B", Action.REPLACE, payload=messages.error_message(error)))
+        server.queue.append(Expected("B", Action.REPLACE, payload=error))
         server.open_scope = True
         self._skipping = True
 
@@ -618,9 +657,8 @@ class ClientSession:
                 hint="Use the unnamed statement for very large texts.",
             )
         shared = self.pipe.registry.intern(raw[body_at:], self._parse_settings(), verdict)
-        self._shared[key] = (shared, Expected("B", statement=shared, name=key))
+        self._shared[key] = Named(shared, key)
         self._here().add(shared)
-        server.attention = True
         present = server.statements.get(shared)
         if present:
             server.statements.move_to_end(shared)
@@ -670,14 +708,14 @@ class ClientSession:
             self._parsed_here = set()
         return self._parsed_here
 
-    def _ensure(self, name: bytes, server: ServerSession, out: list[bytes]) -> tuple[SharedStatement, Expected] | None:
+    def _ensure(self, name: bytes, server: ServerSession, out: list[bytes]) -> Named | None:
         """The shared statement behind *name*, on its way to the server if that lacks it; ``None``: the name is SQL's (W-24)."""
         found = self._shared.get(name[:NAME_BYTES])
         if found is None:
             if (PREPARED, name[:NAME_BYTES]) in (self.journal.lasting or ()):
                 return None
             raise UnknownStatement(f'prepared statement "{_text(name)}" does not exist')
-        shared = found[0]
+        shared = found.statement
         statements = server.statements
         if statements.get(shared):
             statements.move_to_end(shared)
@@ -685,12 +723,16 @@ class ClientSession:
             entry = Expected("P", Action.SKIP, statement=shared, name=name[:NAME_BYTES])
             self._send_parse(shared, entry, server, out, again=shared in statements)
             self._here().add(shared)
+            if found.told is not None:
+                # The client decodes rows by what it was told; the schema may have changed meanwhile (W-26, E-6).
+                out += [messages.describe(b"S", shared.name), messages.FLUSH]
+                server.queue.append(Expected("DS", Action.COMPARE, statement=shared, name=found.name, described=found))
+                raise _MustCompare
         return found
 
     def _bind(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
-        portal_end = raw.find(b"\0", 5)
-        name, rest = _name(raw, portal_end + 1)
-        portal = raw[5:portal_end]
+        portal, name_at = _name(raw, 5)
+        name, rest = _name(raw, name_at)
         if not name:
             if self.unnamed is None:
                 raise UnknownStatement("unnamed prepared statement does not exist")
@@ -708,16 +750,16 @@ class ClientSession:
                 out.append(raw)
                 server.queue.append(replies.BIND)
             else:
-                shared, entry = found
+                shared = found.statement
                 verdict = shared.verdict
                 out.append(
                     b"B"
-                    + (len(raw) - 1 - len(name) + len(shared.name)).to_bytes(4, "big")
-                    + raw[5 : portal_end + 1]
+                    + (read_length(raw, 1)[0] - len(name) + len(shared.name)).to_bytes(4, "big")
+                    + raw[5:name_at]
                     + shared.name
                     + raw[rest - 1 :]
                 )
-                server.queue.append(entry)
+                server.queue.append(found.bind)
         server.open_scope = True
         if verdict is not None and verdict.is_plain:
             if self._portals:
@@ -729,7 +771,7 @@ class ClientSession:
 
     def _describe(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         server.open_scope = True
-        if raw[5:6] == b"P":
+        if raw[5:6] != b"S":
             out.append(raw)
             server.queue.append(replies.DESCRIBE_PORTAL)
             return
@@ -744,7 +786,11 @@ class ClientSession:
             out.append(raw)
         else:
             found = self._ensure(name, server, out)
-            out.append(raw if found is None else messages.describe(b"S", found[0].name))
+            if found is not None:
+                out.append(messages.describe(b"S", found.statement.name))
+                server.queue.append(Expected("DS", statement=found.statement, name=found.name, described=found))
+                return
+            out.append(raw)
         server.queue.append(replies.DESCRIBE_STATEMENT)
 
     def _execute(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
@@ -758,7 +804,6 @@ class ClientSession:
                 out.append(raw)
                 self._before(verdict, server)
                 server.queue.append(Expected("E", watch=self._watch(verdict, parameters)))
-                server.attention = True
                 return
         out.append(raw)
         server.queue.append(replies.EXECUTE)
@@ -780,7 +825,7 @@ class ClientSession:
                 self.journal.pin("statement of unknown class")
 
     def _close(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
-        if raw[5:6] == b"P":
+        if raw[5:6] != b"S":
             portal, _ = _name(raw, 6)
             if self._portals:
                 self._portals.pop(portal, None)
@@ -819,6 +864,17 @@ class ClientSession:
                 server.queue.append(fake(reply + messages.ready_for_query(server.status)))
                 return True
         self._check_currval(verdict, server)
+        if verdict is not None and verdict.statements is not None and not verdict.is_plain:
+            if verdict.kind is Kind.EXECUTE:
+                self._lend_name(verdict, server, out)
+            restored = self._reset_to_base(verdict)
+            if restored is not None:
+                sql, tag = restored
+                out.append(messages.query(sql))
+                self.unnamed = server.unnamed = None
+                watch = Watch(self, verdict.statements, restored=True)
+                server.queue.append(Expected("Q", Action.INSTEAD, payload=messages.command_complete(tag), watch=watch))
+                return True
         out.append(raw)
         self.unnamed = server.unnamed = None
         if self._portals:
@@ -828,15 +884,43 @@ class ClientSession:
             return True
         self._before(verdict, server)
         server.queue.append(Expected("Q", watch=self._watch(verdict)))
-        server.attention = True
         return True
+
+    def _lend_name(self, verdict: Verdict, server: ServerSession, out: list[bytes]) -> None:
+        """SQL EXECUTE of a statement that the client prepared by protocol: the server has to know it by that name (W-24)."""
+        single = verdict.single
+        found = self._shared.get(single.name) if single is not None and single.name is not None else None
+        if found is None:
+            return
+        copy = SharedStatement(found.name, found.statement.body, found.statement.verdict)
+        for message, entry in (
+            (messages.close(b"S", copy.name), replies.SKIP_CLOSE),
+            (copy.parse_message(), Expected("P", Action.SKIP, name=found.name)),
+            (messages.SYNC, replies.SKIP_SYNC),
+        ):
+            out.append(message)
+            server.queue.append(entry)
+        self.journal.pin(PREPARED, found.name)
+
+    def _reset_to_base(self, verdict: Verdict) -> tuple[bytes, bytes] | None:
+        """RESET goes back to what the client gave at start-up, which the server does not know of (W-05): SQL and tag for it."""
+        base = self.journal.base.items
+        single = verdict.single
+        if not base or single is None or single.tag is None:
+            return None
+        if single.kind is Kind.RESET_ALL:
+            return b"; ".join([b"RESET ALL", *(base[name] for name in sorted(base))]), single.tag
+        setting = single.setting
+        if setting is None or setting.is_local or setting.form not in (Form.RESET, Form.DEFAULT) or setting.name not in base:
+            return None
+        return base[setting.name], single.tag
 
     def _function_call(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         """The fast-path call: as a write of unknown class (W-47)."""
         out.append(raw)
         self.journal.completed_unknown()
-        server.queue.append(replies.FUNCTION_CALL)
         server.attention = True
+        server.queue.append(replies.FUNCTION_CALL)
 
     def _copy(self, kind: int, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         """CopyData, CopyDone, CopyFail: only towards a server that may be in a copy; late ones are dropped (W-31)."""
@@ -856,14 +940,25 @@ class ClientSession:
         if self.told.get(name) == value:
             return False
         self.told = values({**self.told, name: value})
+        if name in (b"client_encoding", b"standard_conforming_strings"):
+            self._choose_reader()
         return True
 
-    def completed(self, statement: Statement | None, tag: bytes, parameters: Parameters | None) -> None:
-        """A watched statement ended with *tag*; ``None``: its class is unknown."""
+    def completed(
+        self, statement: Statement | None, tag: bytes, parameters: Parameters | None, *, restored: bool = False
+    ) -> None:
+        """A watched statement ended with *tag*; ``None``: its class is unknown.
+
+        *restored*: what the server ran also gave the settings their start-up values back.
+        """
         if statement is None:
             self.journal.completed_unknown()
         else:
             self.journal.completed(statement, tag, parameters)
+            if statement.alters_defaults:
+                self.pipe.defaults_changed()
+            if restored:
+                self.journal.restored()
             if statement.kind in (Kind.DEALLOCATE_ALL, Kind.DISCARD_ALL):
                 self._shared.clear()
                 self.unnamed = None
@@ -879,7 +974,7 @@ class ClientSession:
         """*entry* was skipped by the server: what a Parse in it should have made does not exist."""
         if entry.kind == "P" and entry.name and entry.action is not Action.SKIP:
             found = self._shared.get(entry.name)
-            if found is not None and found[0] is entry.statement:
+            if found is not None and found.statement is entry.statement:
                 del self._shared[entry.name]
 
     def skip_rest(self) -> None:
@@ -902,6 +997,9 @@ class ClientSession:
 
 _RAW: Final = 0
 """An op of bytes that belong to a message whose head has travelled."""
+
+_POISON_OP: Final = 1
+"""An op that fails the open scope on the server."""
 
 _HEAD: Final = 4096
 """So much of a large message has to be there before it is passed on: the names at its front."""
@@ -935,6 +1033,13 @@ _HARMLESS: Final = frozenset(
     },
 )
 """Settings that Parse does not look at."""
+
+
+class _MustCompareError(Exception):
+    """The op has to wait until the origin has described its statement anew."""
+
+
+_MustCompare: Final = _MustCompareError()
 
 
 def verdict_of(op: Op) -> Verdict:

@@ -135,6 +135,10 @@ class Journal:
         for effect in statement.effects:
             self._effect(effect, statement, parameters)
 
+    def restored(self) -> None:
+        """The server has the start-up values again, too."""
+        self.actual = self.wanted
+
     def completed_unknown(self) -> None:
         """Something ran whose class is unknown: settings may be anything."""
         self._remember()
@@ -161,6 +165,8 @@ class Journal:
             return
         if setting.name == b"seed":
             self.pin("setseed")
+        elif setting.form is Form.CURRENT:
+            self.actual = settings.UNKNOWN
         elif setting.form is Form.VALUE:
             self._change(setting.name, setting.sql)
             if setting.name == b"session_authorization":
@@ -181,7 +187,7 @@ class Journal:
         local = effect.is_local
         if isinstance(local, Parameter):
             text = _argument(local, parameters)
-            local = None if text is None else text in (b"t", b"true", b"1", b"on", b"\x01")
+            local = _BOOLEANS.get(text.lower()) if text is not None else None
         if local is True:
             return
         if local is None or name is None or not effect.is_exact or (value is None and not effect.is_null):
@@ -328,6 +334,10 @@ def _characteristics(statement: Statement) -> list[tuple[bytes, bytes]]:
     return changes
 
 
+# Only the usual spellings: anything else makes the label unknown.
+_BOOLEANS: Final = {b"t": True, b"true": True, b"1": True, b"on": True, b"f": False, b"false": False, b"0": False, b"off": False}
+
+
 class Parameters:
     """The parameters of one Bind, read only when an effect asks for one."""
 
@@ -370,11 +380,17 @@ def _lock(key: tuple[bytes | Parameter | None, ...] | None, is_shared: bool, par
 class Watch:
     """Sits on an entry of the reply queue and hands each CommandComplete to the client session."""
 
-    __slots__ = ("_client", "_index", "_parameters", "statements")
+    __slots__ = ("_client", "_index", "_parameters", "_restored", "statements")
 
     def __init__(
-        self, client: ClientSession, statements: tuple[Statement, ...] | None, parameters: Parameters | None = None
+        self,
+        client: ClientSession,
+        statements: tuple[Statement, ...] | None,
+        parameters: Parameters | None = None,
+        *,
+        restored: bool = False,
     ) -> None:
+        self._restored = restored
         self._client = client
         self._index = 0
         self._parameters = parameters
@@ -386,6 +402,6 @@ class Watch:
         if statements is None or self._index >= len(statements):
             self._client.completed(None, tag, None)
             return
-        self._client.completed(statements[self._index], tag, self._parameters)
+        self._client.completed(statements[self._index], tag, self._parameters, restored=self._restored)
         if not suspended:
             self._index += 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from hyperdrive.session.outcome import Watch
-    from hyperdrive.session.statements import SharedStatement
+    from hyperdrive.session.statements import Named, SharedStatement
 
 # What a message does to the entry at the head of the queue. Plain integers: they are compared for each message relayed.
 STAY: Final = 0
@@ -35,6 +35,10 @@ class Action(Enum):
     """Owed to the client, never asked of the server; fires when it reaches the head."""
     CAPTURE = "capture"
     """Kept in ``captured`` for a decision."""
+    COMPARE = "compare"
+    """A description to be held against what the client was told; another one fails the scope (W-26)."""
+    INSTEAD = "instead"
+    """We asked the server for more than the client did: ``payload`` stands for the first CommandComplete, rows are dropped."""
     REPLACE = "replace"
     """An error is expected (the poison scope); the client gets ``payload`` in its place."""
 
@@ -69,7 +73,7 @@ class Expected:
     ``legal`` says what may come at all. ``watch`` is told of CommandComplete, ``statement`` is what a Parse makes.
     """
 
-    __slots__ = ("action", "captured", "ends_scope", "kind", "legal", "moves", "name", "payload", "statement", "watch")
+    __slots__ = ("action", "captured", "described", "ends_scope", "kind", "legal", "moves", "name", "payload", "statement", "watch")
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class Expected:
         watch: Watch | None = None,
         statement: SharedStatement | None = None,
         name: bytes | None = None,
+        described: Named | None = None,
     ) -> None:
         self.kind = kind
         self.captured = b""
@@ -88,12 +93,13 @@ class Expected:
         self.watch = watch
         self.statement = statement
         self.name = name
+        self.described = described
         self.ends_scope = kind in ("S", "Q", "F")
         self.legal: Moves = _KINDS.get(kind, _LOOK_ALWAYS)
         self.moves: Moves | None
         if action is Action.FAKE:
             self.moves = None
-        elif action is not Action.FORWARD:
+        elif action is not Action.FORWARD or described is not None:
             self.moves = _LOOK_ALWAYS
         elif watch is not None:
             self.moves = {t: LOOK if t in b"CIs" else move for t, move in self.legal.items()}

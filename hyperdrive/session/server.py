@@ -18,13 +18,15 @@ from hyperdrive.pgwire.framing import (
     COPY_IN_RESPONSE,
     EMPTY_QUERY_RESPONSE,
     ERROR_RESPONSE,
+    NO_DATA,
     NOTICE_RESPONSE,
     NOTIFICATION_RESPONSE,
     PARAMETER_STATUS,
     PORTAL_SUSPENDED,
+    ROW_DESCRIPTION,
     read_length,
 )
-from hyperdrive.pgwire.messages import parameter_status, read_error_fields, read_parameter_status
+from hyperdrive.pgwire.messages import error_response, parameter_status, read_error_fields, read_parameter_status
 from hyperdrive.session import replies
 from hyperdrive.session.replies import FINISH, IDLE_MOVES, LOOK, READY, STAY, Action, Expected
 from hyperdrive.session.settings import EMPTY, Label, values
@@ -38,6 +40,8 @@ log = logging.getLogger("hyperdrive.session")
 IDLE: Final = ord("I")
 IN_TRANSACTION: Final = ord("T")
 FAILED: Final = ord("E")
+
+_CHANGED: Final = error_response("cached plan must not change result type", "0A000")
 
 _FORGETS: Final = (b"DISCARD ALL", b"DEALLOCATE ALL")
 
@@ -88,7 +92,7 @@ class ServerSession:
         self.failed = False
         """An error was seen in the scope that is under way."""
         self.attention = False
-        """The client session has to be told of the next ReadyForQuery."""
+        """Something was journalled since the session was last idle: it has to be told of ReadyForQuery."""
         self.fatal: bytes | None = None
         """A FATAL ErrorResponse: the connection is about to end."""
         self._tail = b""
@@ -216,6 +220,7 @@ class ServerSession:
             tag = data[start + 5 : end - 1]
             if tag in _FORGETS:
                 self.forget_statements()
+            self.attention = True
             head.watch.completed(tag, suspended=kind == PORTAL_SUSPENDED)
         if move == FINISH:
             self.queue.popleft()
@@ -226,11 +231,33 @@ class ServerSession:
             self.queue.popleft()
             if self.attention or self.failed:
                 self._settle()
+        if head.described is not None and kind in (ROW_DESCRIPTION, NO_DATA):
+            return self._described(head, data[start:end])
         if head.action is Action.FORWARD:
             return None
         if head.action is Action.CAPTURE:
             head.captured += data[start:end]
+        elif head.action is Action.INSTEAD:
+            if kind == COMMAND_COMPLETE:
+                payload, head.payload = head.payload, b""
+                return payload
+            return None if move == READY else b""
         return b""
+
+    def _described(self, head: Expected, message: bytes) -> bytes | None:
+        named = head.described
+        assert named is not None
+        if head.action is Action.COMPARE:
+            if message == named.told:
+                return b""
+            # Behind the Flush nothing was sent yet: the scope fails here, and the client's own Sync ends it.
+            self.failed = True
+            if self.client is not None:
+                self.client.changed(head)
+                self.client.poison()
+            return _CHANGED
+        named.told = message
+        return None
 
     def _settle(self) -> None:
         failed, self.failed = self.failed, False
@@ -272,6 +299,9 @@ class ServerSession:
             self._skip_to_sync()
         if head.kind == "P" and head.statement is None:
             self.unnamed = None
+        self.copy_in = False
+        if head.statement is not None and fields.get("C") == "0A000" and self.client is not None:
+            self.client.changed(head)
         if self.client is not None:
             self.client.failed(head)
         if head.action is Action.FORWARD:
@@ -328,6 +358,8 @@ class ServerSession:
         self.queue.clear()
         self.queue.append(head)
         self.queue.extend(kept)
+        if not any(entry.kind == "S" for entry in kept):
+            self.open_scope = True  # the Syncs so far do not count
 
     # --- what it has ----------------------------------------------------------------------------------------------------------
 

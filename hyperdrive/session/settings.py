@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from weakref import WeakValueDictionary
 
+from hyperdrive.sql.text import quote_identifier, quote_literal
+
 # Settings whose RESET goes first and whose SET goes last: the others may need the rights that a role takes away (W-36).
 _IDENTITY: Final = (b"session_authorization", b"role")
 _RESET: Final[dict[bytes, bytes]] = {b"session_authorization": b"RESET SESSION AUTHORIZATION", b"role": b"RESET ROLE"}
@@ -80,12 +82,6 @@ def statement_for(name: bytes, value: bytes) -> bytes:
     return b"SELECT pg_catalog.set_config(%s, %s, false)" % (quote_literal(name), quote_literal(value))
 
 
-def quote_literal(value: bytes) -> bytes:
-    """*value* as a literal that reads the same whatever ``standard_conforming_strings`` says."""
-    quoted = b"'" + value.replace(b"'", b"''") + b"'"
-    return b" E" + quoted.replace(b"\\", b"\\\\") if b"\\" in value else quoted
-
-
 def transition(have: Label, want: Label) -> bytes:
     """The SQL that takes a server from label *have* to *want*; empty when there is nothing to do."""
     if have is want:
@@ -119,4 +115,4 @@ def _sorted(items: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
 
 
 def _quote_name(name: bytes) -> bytes:
-    return b".".join(b'"' + part.replace(b'"', b'""') + b'"' for part in name.split(b"."))
+    return b".".join(map(quote_identifier, name.split(b".")))

@@ -9,7 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from hyperdrive.session.replies import Expected
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hyperdrive.sql import Verdict
 
 NAME_BYTES: Final = 63
@@ -40,6 +44,21 @@ class SharedStatement:
         return f"<{self.name.decode()}>"
 
 
+class Named:
+    """A client's own name for a shared statement.
+
+    ``told`` is the RowDescription or NoData that the client was given for it; ``None`` while it has not asked.
+    """
+
+    __slots__ = ("bind", "name", "statement", "told")
+
+    def __init__(self, statement: SharedStatement, name: bytes) -> None:
+        self.statement = statement
+        self.name = name
+        self.told: bytes | None = None
+        self.bind = Expected("B", statement=statement, name=name)
+
+
 class StatementRegistry:
     """The shared statements of one pool. An entry lives as long as a client or a server refers to it."""
 
@@ -55,8 +74,14 @@ class StatementRegistry:
             found = self._by_key[body, settings] = SharedStatement(b"_hd_%d" % self._last, body, verdict)
         return found
 
+    def forget(self, statement: SharedStatement) -> None:
+        """Give *statement* to nobody else: its result has changed, and a new Parse has to see the new one."""
+        for key, found in list(self._by_key.items()):
+            if found is statement:
+                del self._by_key[key]
+
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[SharedStatement]:
         return iter(list(self._by_key.values()))

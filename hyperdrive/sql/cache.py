@@ -59,7 +59,10 @@ class VerdictCache:
     def reader(self, *, ascii_safe: bool = True, standard_strings: bool = True) -> Callable[[bytes], Verdict]:
         """Return what a session with such an encoding and such literals is to call instead of ``classify`` (W-41, W-42)."""
         if not standard_strings:
-            return lambda sql: UNKNOWN[Reason.STRINGS]
+            # Without a backslash a literal ends where it always does.
+            return lambda sql: (
+                UNKNOWN[Reason.STRINGS] if b"\\" in sql or not (ascii_safe or sql.isascii()) else self.classify(sql)
+            )
         if not ascii_safe:
             return lambda sql: self.classify(sql) if sql.isascii() else UNKNOWN[Reason.ENCODING]
         return self.classify

@@ -363,8 +363,10 @@ class LocalServer:
         if self.log_path.exists() and self.log_path.stat().st_size > _LOG_LIMIT_BYTES:
             self.log_path.replace(self.log_path.with_name(self.log_path.name + ".old"))
         # Opened by us and beside the directory: the account that runs the server cannot make us write elsewhere.
-        with self.log_path.open("ab") as log_file:
-            log_start = log_file.tell()
+        # It has statements in it, so it is for us alone.
+        descriptor = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "ab") as log_file:
+            log_start = os.fstat(log_file.fileno()).st_size
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,

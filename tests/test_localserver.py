@@ -94,6 +94,7 @@ async def test_after_a_crash_the_next_start_recovers(server: LocalServer) -> Non
     await server.start()
     assert 42 == await value(server.url(), "select answer from kept")
     assert "automatic recovery" in server.log_path.read_text()
+    assert 0o600 == server.log_path.stat().st_mode & 0o777
 
 
 async def test_starting_twice_and_stopping_twice_are_harmless(server: LocalServer) -> None:

@@ -70,7 +70,7 @@ async def embedded(directory: Path, *, quiet: bool = False) -> AsyncIterator[str
 
 
 def _local_server(directory: Path, short: Path) -> LocalServer:
-    directory.mkdir(mode=0o700, exist_ok=True)
+    directory.mkdir(mode=0o711, exist_ok=True)  # the data directory within is closed; its owner must get there
     # When we are root the server runs as somebody else, who must get through to its own, closed, directory within.
     short.chmod(0o711)
     return LocalServer(directory / "postgres", auth="trust", tcp=False, socket_dir=short / "run")

@@ -243,9 +243,8 @@ def main() -> int:
     names = [driver.name for driver in DRIVERS]
     parser = argparse.ArgumentParser(description="Run driver programs through a proxy.")
     parser.add_argument("drivers", nargs="*", metavar="DRIVER", help=f"of {', '.join(names)}; all if none is given")
-    parser.add_argument(
-        "--url", default=os.environ.get("DATABASE_URL"), help="use this URL instead of a proxy of its own"
-    )
+    # Not from the environment: a DATABASE_URL left there would quietly test something else than the proxy.
+    parser.add_argument("--url", help="use this URL instead of a proxy of its own")
     parser.add_argument("--direct", action="store_true", help="without a proxy: are the programs themselves right?")
     parser.add_argument("--pool-size", type=int, default=3)
     parser.add_argument("--major", type=int, default=18, help="of the embedded server (16 or 18)")
@@ -256,13 +255,21 @@ def main() -> int:
     results = []
     BUILD.mkdir(parents=True, exist_ok=True)
     with database(arguments.url, direct=arguments.direct, pool_size=arguments.pool_size, major=arguments.major) as url:
+        way = (
+            "as given"
+            if arguments.url
+            else "direct"
+            if arguments.direct
+            else f"proxy with {arguments.pool_size} servers"
+        )
+        print(f"PostgreSQL at {url.rpartition('@')[2]}, {way}", flush=True)
         for driver in DRIVERS:
             if not arguments.drivers or driver.name in arguments.drivers:
                 result = run(driver, url)
                 results.append(result)
                 print(describe(result), flush=True)
     arguments.summary.parent.mkdir(parents=True, exist_ok=True)
-    arguments.summary.write_text(json.dumps(results, indent=2) + "\n")
+    arguments.summary.write_text(json.dumps({"way": way, "drivers": results}, indent=2) + "\n")
     return 1 if any("error" in result or failures(result) for result in results) else 0
 
 

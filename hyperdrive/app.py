@@ -20,14 +20,14 @@ from hyperdrive.errors import ConfigError
 from hyperdrive.net.connect import Address
 from hyperdrive.net.contexts import ClientCertificates, Negotiation, SslMode, TlsPolicy, server_context
 from hyperdrive.net.listener import Listener, listen, listen_unix
+from hyperdrive.pgwire.passwords import OriginCredentials
+from hyperdrive.pgwire.startup import parse_options
 from hyperdrive.pool.interfaces import PoolKey
 from hyperdrive.pool.limits import Limits, LimitSettings
-from hyperdrive.proxy.auth import PostgresAuthQuery, UserDirectory, auth_connector, configured_users
+from hyperdrive.proxy.auth import DEFAULT_AUTH_QUERY, PostgresAuthQuery, UserDirectory, auth_connector, configured_users
 from hyperdrive.proxy.connect import Origin
 from hyperdrive.proxy.front_door import DoorSettings, FrontDoor
 from hyperdrive.proxy.proxy import Proxy, ProxySettings
-from hyperdrive.pgwire.passwords import OriginCredentials
-from hyperdrive.pgwire.startup import parse_options
 from hyperdrive.session.handshake import HandshakePolicy, Method
 from hyperdrive.session.login import ChannelBinding
 
@@ -86,7 +86,8 @@ class App:
             target = dsn.with_database(settings.auth_dbname or dsn.database)
             if settings.auth_user:
                 target = target.with_user(settings.auth_user, passwords.get(settings.auth_user))
-            query = PostgresAuthQuery(auth_connector(target, origin.tls), settings.auth_query)
+            text = DEFAULT_AUTH_QUERY if settings.auth_query == "default" else settings.auth_query
+            query = PostgresAuthQuery(auth_connector(target, origin.tls), text)
         clock = SystemClock()
         directory = UserDirectory(
             configured_users(dsn, passwords),
@@ -157,7 +158,7 @@ class App:
                 await listen(
                     address.host,
                     address.port,
-                    lambda: FrontDoor(proxy, door),
+                    lambda address=address: FrontDoor(proxy, door, is_loopback=address.is_loopback),  # type: ignore[misc]
                     reuse_port=settings.workers > 1,
                     options=settings.socket_options(),
                 )

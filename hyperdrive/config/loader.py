@@ -265,8 +265,8 @@ class _Reading:
         outside = [str(address) for address in settings.listen if not address.is_loopback]
         if settings.auth_method == "trust" and outside:
             wrong("auth_method", f"trust is for this machine only; listen has {', '.join(outside)}. Use scram")
-        if settings.auth_query and "$1" not in settings.auth_query:
-            wrong("auth_query", "needs the user's name as parameter $1")
+        if settings.auth_query not in ("", "default") and "$1" not in settings.auth_query:
+            wrong("auth_query", "needs the user's name as parameter $1, or be `default`")
         if settings.auth_user and settings.auth_user not in settings.users:
             wrong("auth_user", f"{settings.auth_user!r} is not in [users]")
 

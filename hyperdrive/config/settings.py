@@ -306,7 +306,8 @@ class Settings:
         TEXT,
         "",
         "A query with one parameter, the user's name, that returns name and stored password of users that are not in"
-        " `[users]`; runs as `auth_user` with `search_path` fixed to `pg_catalog`. Empty: none.",
+        " `[users]`; runs as `auth_user` with `search_path` fixed to `pg_catalog`. `default`: the one that reads `pg_authid`,"
+        " for which `auth_user` must be a superuser. Empty: none.",
         live=True,
     )
     auth_user: str = _setting(TEXT, "", "Who runs `auth_query`; must be in `[users]`. Empty: the user of `origin`.")

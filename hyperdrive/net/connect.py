@@ -22,13 +22,14 @@ from hyperdrive.net.contexts import ALPN, Negotiation, SslMode, TlsPolicy
 from hyperdrive.net.listener import socket_path
 from hyperdrive.net.tls import TlsInfo, TlsTransport
 from hyperdrive.net.transport import DEFAULT_OPTIONS, SocketOptions, Transport, tune
+from hyperdrive.pgwire import startup
 from hyperdrive.tasks import spawn
 
 log = logging.getLogger("hyperdrive.net")
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
-SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
+SSL_REQUEST = startup.ssl_request()
 NO_TLS = TlsPolicy(SslMode.DISABLE)
 CLIENT_TEXT = "could not connect to the database"
 

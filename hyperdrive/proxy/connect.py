@@ -7,16 +7,28 @@ server connection's.
 from __future__ import annotations
 
 import asyncio
+import logging
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hyperdrive.errors import HyperdriveError, OriginRefused, OriginUnreachable
 from hyperdrive.net.connect import Address, Connected, connect
-from hyperdrive.net.contexts import SslMode, TlsPolicy
+from hyperdrive.net.contexts import TlsPolicy
 from hyperdrive.net.transport import DEFAULT_OPTIONS, SocketOptions, Transport
+from hyperdrive.pgwire import startup
 from hyperdrive.pgwire.passwords import OriginCredentials
 from hyperdrive.pgwire.scram import ScramKeys
 from hyperdrive.session.login import ChannelBinding, DeriveKeys, LoggedIn, OriginLogin, Send
+
+log = logging.getLogger("hyperdrive.proxy")
+
+
+@dataclass(slots=True)
+class Learned:
+    """What earlier connections to an origin have shown."""
+
+    hangs_up_on_3_2: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +43,9 @@ class Origin:
     options: SocketOptions = DEFAULT_OPTIONS
     parameters: Mapping[bytes, bytes] = field(default_factory=dict)
     """Start-up parameters of every server connection, from the origin's connection string."""
-    protocol: int = 196610
-    """3.2 for longer cancel keys; an older origin negotiates down."""
+    protocol: int = startup.PROTOCOL_3_2
+    """3.2 for longer cancel keys; an older origin negotiates down, and some poolers hang up: they get 3.0."""
+    learned: Learned = field(default_factory=Learned, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +74,9 @@ class _LoginProtocol(asyncio.Protocol):
         self.received.put_nowait(None)
 
 
-async def open_server(origin: Origin, credentials: OriginCredentials, database: str, extra: Mapping[bytes, bytes] | None = None) -> Opened:
+async def open_server(
+    origin: Origin, credentials: OriginCredentials, database: str, extra: Mapping[bytes, bytes] | None = None
+) -> Opened:
     """Connect and log in. Cancelling is safe: no socket is left.
 
     Raises:
@@ -71,19 +86,53 @@ async def open_server(origin: Origin, credentials: OriginCredentials, database: 
     """
     try:
         return await _attempt(origin, origin.tls, credentials, database, extra)
-    except OriginRefused as refused:
+    except _RefusedError as exc:
         # pg_hba.conf may want the other of TLS and clear text (libpq: allow, prefer).
-        used_tls = origin.tls.mode is SslMode.PREFER
-        again = origin.tls.after_refusal(used_tls=used_tls) if refused.code.startswith("28") else None
+        refused = exc.refused
+        again = origin.tls.after_refusal(used_tls=exc.used_tls) if refused.code.startswith("28") else None
         if again is None:
-            raise
+            raise refused from None
         try:
             return await _attempt(origin, again, credentials, database, extra)
-        except HyperdriveError:
+        except (HyperdriveError, _RefusedError):
             raise refused from None
 
 
+class _RefusedError(Exception):
+    """The origin said no, over a connection with or without TLS."""
+
+    def __init__(self, refused: OriginRefused, used_tls: bool) -> None:
+        super().__init__(refused.client_text)
+        self.refused = refused
+        self.used_tls = used_tls
+
+
+class _HungUpError(OriginUnreachable):
+    """The connection was closed instead of an answer to StartupMessage."""
+
+
 async def _attempt(
+    origin: Origin,
+    tls: TlsPolicy,
+    credentials: OriginCredentials,
+    database: str,
+    extra: Mapping[bytes, bytes] | None,
+) -> Opened:
+    """One attempt, or two: what hangs up on protocol 3.2 is asked for 3.0 (poolers and load balancers before 2025)."""
+    protocol = startup.PROTOCOL_3_0 if origin.learned.hangs_up_on_3_2 else origin.protocol
+    try:
+        return await _attempt_with(protocol, origin, tls, credentials, database, extra)
+    except _HungUpError:
+        if protocol == startup.PROTOCOL_3_0:
+            raise
+    opened = await _attempt_with(startup.PROTOCOL_3_0, origin, tls, credentials, database, extra)
+    log.info("= %s hangs up on protocol 3.2; it gets 3.0 from now on", opened.address)
+    origin.learned.hangs_up_on_3_2 = True
+    return opened
+
+
+async def _attempt_with(
+    protocol: int,
     origin: Origin,
     tls: TlsPolicy,
     credentials: OriginCredentials,
@@ -95,11 +144,14 @@ async def _attempt(
     )
     try:
         async with asyncio.timeout(origin.login_seconds or None):
-            login, keys = await _log_in(connected, origin, tls, credentials, database, extra)
+            login, keys = await _log_in(connected, protocol, origin, tls, credentials, database, extra)
         return Opened(connected.transport, login, keys, _shown(connected.transport))
     except TimeoutError as exc:
         connected.transport.abort()
         raise OriginUnreachable("the database did not complete the login in time", safe_to_retry=True) from exc
+    except OriginRefused as refused:
+        connected.transport.abort()
+        raise _RefusedError(refused, connected.tls is not None) from None
     except BaseException:
         connected.transport.abort()
         raise
@@ -107,33 +159,37 @@ async def _attempt(
 
 async def _log_in(
     connected: Connected[_LoginProtocol],
+    protocol: int,
     origin: Origin,
     tls: TlsPolicy,
     credentials: OriginCredentials,
     database: str,
     extra: Mapping[bytes, bytes] | None,
 ) -> tuple[LoggedIn, ScramKeys | None]:
-    verified = connected.tls is not None and tls.mode in (SslMode.VERIFY_CA, SslMode.VERIFY_FULL)
+    # With a root certificate at hand, sslmode=require verifies as well (libpq-ssl#LIBPQ-SSL-PROTECTION).
+    verified = connected.tls is not None and tls.context.verify_mode is ssl.CERT_REQUIRED
     is_unix = any(address.is_unix for address in origin.addresses)
     login = OriginLogin(
         credentials,
         database.encode("utf-8", "surrogateescape"),
         parameters={**origin.parameters, **(extra or {})},
-        protocol=origin.protocol,
+        protocol=protocol,
         channel_binding=origin.channel_binding,
         allow_cleartext=verified or is_unix or _is_loopback(connected.transport),
         server_end_point=connected.tls.server_end_point if connected.tls is not None else None,
     )
     connected.transport.write(login.start())
     keys: ScramKeys | None = None
+    heard = False
     while True:
         data = await connected.protocol.received.get()
         if data is None:
-            raise OriginUnreachable(
+            raise (OriginUnreachable if heard else _HungUpError)(
                 "the database closed the connection during the login",
                 log_text=f"{_shown(connected.transport)}: closed while waiting for {login.waits_for}",
                 safe_to_retry=True,
             )
+        heard = True
         actions = login.receive(data)
         while actions:
             action = actions.pop(0)
@@ -162,8 +218,7 @@ async def send_cancel(origin: Origin, addresses: Sequence[Address], pid: int, ke
         addresses, _LoginProtocol, timeout_seconds=origin.connect_seconds, tls=origin.tls, options=origin.options
     )
     try:
-        body = (80877102).to_bytes(4, "big") + pid.to_bytes(4, "big") + key
-        connected.transport.write((len(body) + 4).to_bytes(4, "big") + body)
+        connected.transport.write(startup.cancel_request(pid, key))
         async with asyncio.timeout(origin.connect_seconds or None):
             while await connected.protocol.received.get() is not None:
                 pass

@@ -13,10 +13,11 @@ import ssl
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from hyperdrive.errors import HyperdriveError, InternalError, ProtocolViolation
+from hyperdrive.errors import HyperdriveError, InternalError, ProtocolViolation, TooManyConnections
 from hyperdrive.net.tls import TlsInfo, TlsTransport
 from hyperdrive.net.transport import Transport
 from hyperdrive.pgwire.messages import error_message
+from hyperdrive.proxy.auth import Pending
 from hyperdrive.session.handshake import (
     Action,
     Admit,
@@ -49,10 +50,17 @@ class DoorSettings:
 class FrontDoor(asyncio.Protocol):
     """One connection until it is a client, or is turned away."""
 
-    def __init__(self, proxy: Proxy, settings: DoorSettings, *, is_unix: bool = False) -> None:
+    def __init__(
+        self, proxy: Proxy, settings: DoorSettings, *, is_unix: bool = False, is_loopback: bool = False
+    ) -> None:
+        """*is_unix*, *is_loopback*: where the listener is.
+
+        A peer on loopback says nothing when the listener is open to the network: a relay on this machine brings anyone.
+        """
         self._proxy = proxy
         self._settings = settings
         self._is_unix = is_unix
+        self._is_loopback = is_loopback
         self._transport: Transport = cast("Transport", None)
         self._handshake: ClientHandshake
         self._is_open = False
@@ -68,7 +76,7 @@ class FrontDoor(asyncio.Protocol):
         policy = replace(
             self._settings.policy,
             is_unix=self._is_unix,
-            is_local=self._is_unix or _is_loopback(self._transport),
+            is_local=self._is_unix or (self._is_loopback and _is_loopback(self._transport)),
             tls_available=self._settings.tls is not None and not self._is_unix,
         )
         self._handshake = ClientHandshake(policy)
@@ -76,9 +84,12 @@ class FrontDoor(asyncio.Protocol):
         if self._settings.login_seconds:
             self._deadline = loop.call_later(self._settings.login_seconds, self._too_slow)
         self._proxy.doors.add(self)
+        if self._proxy.is_crowded:
+            self._fatal(TooManyConnections("sorry, too many clients already"))
 
     def data_received(self, data: bytes) -> None:
-        self._carry_out(self._handshake.receive(data))
+        if not self._over:
+            self._carry_out(self._handshake.receive(data))
 
     def eof_received(self) -> None:
         return None
@@ -100,7 +111,11 @@ class FrontDoor(asyncio.Protocol):
                 case StartTls(reply, client_hello):
                     self._start_tls(reply, client_hello)
                 case LookUpUser(user, database):
-                    self._wait_for(self._look_up(user, database), "look up")
+                    found = self._proxy.directory.look_up_nowait(user, database)
+                    if isinstance(found, Pending):
+                        self._wait_for(self._look_up(user, database), "look up")
+                    else:
+                        self._carry_out(self._handshake.user_found(found))
                 case CheckPassword():
                     self._wait_for(self._check(action), "check password")
                 case Admit():
@@ -122,7 +137,7 @@ class FrontDoor(asyncio.Protocol):
 
     async def _look_up(self, user: str, database: str) -> None:
         try:
-            secret = await self._proxy.look_up(user, database)
+            secret = await self._proxy.directory.look_up(user, database)
         except HyperdriveError as error:
             self._carry_out(self._handshake.refuse(error))
             return
@@ -175,7 +190,9 @@ class FrontDoor(asyncio.Protocol):
         self._deadline = None
         if not self._over:
             error = ProtocolViolation(
-                "canceling authentication due to timeout", sqlstate="57014", log_text=f"waited for {self._handshake.waits_for}"
+                "canceling authentication due to timeout",
+                sqlstate="57014",
+                log_text=f"waited for {self._handshake.waits_for}",
             )
             if self._handshake.is_over:
                 self._fatal(error)

@@ -25,7 +25,6 @@ from hyperdrive.errors import (
 from hyperdrive.net.transport import Transport
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import DATA_ROW, ERROR_RESPONSE, split
-from hyperdrive.pgwire.passwords import Secret
 from hyperdrive.pool.acquire import acquire
 from hyperdrive.pool.interfaces import CloseReason, PoolKey
 from hyperdrive.pool.limits import Limits
@@ -56,6 +55,7 @@ CONSOLES = frozenset({"hyperdrive", "pgbouncer"})
 KEY_BYTES_3_0 = 4
 KEY_BYTES_3_2 = 32
 _MOST_WORKERS = 256
+_MOST_AT_DOOR = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,12 @@ class ProxySettings:
 class ConsoleDoor(Protocol):
     """Takes over clients of the console."""
 
-    def __call__(self, transport: Transport, admit: Admit, welcome: bytes) -> None: ...
+    def __call__(self, transport: Transport, admit: Admit) -> None:
+        """Greet the client and become the transport's protocol.
+
+        Raises:
+            HyperdriveError: the user may not use the console.
+        """
 
 
 class Proxy:
@@ -109,9 +114,10 @@ class Proxy:
 
     # --- clients ------------------------------------------------------------------------------------------------------------------
 
-    async def look_up(self, user: str, database: str) -> Secret | None:
-        """What is known of *user*'s password."""
-        return await self.directory.look_up(user, database)
+    @property
+    def is_crowded(self) -> bool:
+        """Too many are at the door already; as PostgreSQL, which lets twice its connections try to log in."""
+        return len(self.doors) + len(self.clients) > 2 * self.settings.max_clients + _MOST_AT_DOOR
 
     async def admit(self, admit: Admit, transport: Transport, door: FrontDoor) -> None:
         """Make a client of a connection that proved who it is; greet it from memory (W-08).
@@ -122,11 +128,10 @@ class Proxy:
         if self._shutting_down:
             raise ShuttingDown("the database system is shutting down")
         if admit.database in CONSOLES and self.console is not None:
+            self.console(transport, admit)
             door.admitted()
-            self.console(transport, admit, b"")
             return
-        if len(self.clients) >= self.settings.max_clients:
-            raise TooManyConnections("sorry, too many clients already")
+        self._check_room()
         if admit.replication not in (None, b"false", b"off", b"no", b"0"):
             raise FeatureNotSupported("replication connections are not offered through the proxy")
         self.directory.learn(admit.user, admit.learned)
@@ -135,10 +140,11 @@ class Proxy:
         welcome = await self._welcome(context, admit.settings)
         if transport.is_closing():
             return
+        self._check_room()  # others may have come in while the welcome was learned
         session = ClientSession(context.pipe, welcome.label, welcome.told)
         if context.is_session_mode:
             session.pin("session pooling")
-        pid, cancel_key = self._new_key(admit.protocol_minor)
+        pid, cancel_key = self.new_key(admit.protocol_minor)
         client = ClientConnection(context, session, transport, pid, cancel_key)
         self.clients[pid] = client
         context.clients.add(client)
@@ -148,7 +154,11 @@ class Proxy:
         door.admitted()
         client.begin(admit.leftover)
 
-    def _new_key(self, minor: int) -> tuple[int, bytes]:
+    def _check_room(self) -> None:
+        if len(self.clients) >= self.settings.max_clients:
+            raise TooManyConnections("sorry, too many clients already")
+
+    def new_key(self, minor: int) -> tuple[int, bytes]:
         """A pid that no client of ours has, and a secret; both say nothing about the origin's (W-04)."""
         while True:
             pid = (secrets.randbits(23) << 8 | self.settings.worker % _MOST_WORKERS) & 0x7FFFFFFF
@@ -211,7 +221,11 @@ class Proxy:
                 raise OriginRefused(
                     fields.get("M", ""),
                     response=messages.error_response(
-                        fields.get("M", ""), fields.get("C", "XX000"), severity="FATAL", detail=fields.get("D"), hint=fields.get("H")
+                        fields.get("M", ""),
+                        fields.get("C", "XX000"),
+                        severity="FATAL",
+                        detail=fields.get("D"),
+                        hint=fields.get("H"),
                     ),
                     sqlstate=fields.get("C", "XX000"),
                 )
@@ -279,7 +293,9 @@ class Proxy:
             self.directory.learn(key.user, opened.keys)
         context = self._contexts[key]
         login = opened.login
-        server = ServerConnection(context, login.pid, login.cancel_key, context.logged_in(login.parameters), opened.address)
+        server = ServerConnection(
+            context, login.pid, login.cancel_key, context.logged_in(login.parameters), opened.address
+        )
         server.attach(opened.transport)
         if login.leftover:
             server.data_received(login.leftover)
@@ -313,5 +329,3 @@ class Proxy:
             client.end(error)
         self.pools.close()
         await self.directory.close()
-
-

@@ -68,6 +68,7 @@ class FakeSession:
     pid: int
     secret: bytes
     startup: dict[str, str] = field(default_factory=dict)
+    version: int = 0
     received: list[Message] = field(default_factory=list)
     status: str = "I"
     statements: dict[bytes, str] = field(default_factory=dict)
@@ -311,6 +312,7 @@ class FakeOrigin:
                 session.send(self.ssl_answer if code == 80877103 else b"N")
                 continue
             words = body[4:].decode().split("\0")
+            session.version = code
             session.startup = dict(zip(words[::2], words[1::2], strict=False))
             self.sessions.append(session)
             if self.login is not None:

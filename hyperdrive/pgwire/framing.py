@@ -78,7 +78,6 @@ FRONTEND_LIMITS: Final[dict[int, int]] = {
     TERMINATE: MAX_SMALL_LENGTH,
     COPY_DONE: MAX_SMALL_LENGTH,
     COPY_FAIL: MAX_SMALL_LENGTH,
-    PASSWORD: MAX_SMALL_LENGTH,
 }
 """Largest length that a client's message of each type may declare; a type not listed does not exist."""
 

@@ -93,6 +93,8 @@ class ClientSession:
         "_failed_here",
         "_parsed_here",
         "_portals",
+        "_resent",
+        "_scope",
         "_shared",
         "_size",
         "_skipping",
@@ -136,6 +138,8 @@ class ClientSession:
         self._streaming = 0
         self._was_sent = False
         self._failed_here = False
+        self._resent = False
+        self._scope: list[Op] | None = None
 
     def _choose_reader(self) -> None:
         """How statements are read depends on where literals end and which bytes are ASCII (W-41, W-42)."""
@@ -202,6 +206,7 @@ class ClientSession:
             data = self._buffer + data
             self._buffer = b""
         ops = self.ops
+        self._resent = False
         size = len(data)
         i = 0
         ready = False
@@ -521,6 +526,15 @@ class ClientSession:
         self.journal.reset_settings_here()
         return _ASYNCPG_RESET_REPLY + self._tell_base()
 
+    def resend_scope(self) -> bool:
+        """Put the scope that was sent last back, once; ``False`` if that is not possible."""
+        if self._scope is None or self.ops or self._streaming:
+            return False
+        self.ops += self._scope
+        self._scope = None
+        self._resent = True
+        return True
+
     def poison(self) -> None:
         """The scope that is open fails here; its error has been told. What is left of it is dropped up to Sync."""
         self.ops.insert(0, (_POISON_OP, b"", None))
@@ -564,6 +578,7 @@ class ClientSession:
             return b"".join(out)
         done = 0
         sent = bool(server.half_sent)
+        at_rest = not server.queue and not server.open_scope and server.status == IDLE
         for kind, raw, verdict in ops:
             if kind == _RAW:
                 if sent:
@@ -577,6 +592,7 @@ class ClientSession:
             else:
                 break
             done += 1
+        self._scope = ops[:done] if at_rest and not self._resent and not ops[done:] and ops[0][0] in (BIND, DESCRIBE) else None
         del ops[:done]
         if not ops:
             self._size = 0
@@ -627,6 +643,9 @@ class ClientSession:
             server.open_scope = kind in _EXTENDED
         except ClientError as error:
             self._fail(error, server, out)
+            if kind == QUERY:
+                # A scope of its own: it ends here.
+                self._sync(messages.SYNC, server, out)
         return True
 
     def _fail(self, error: ClientError, server: ServerSession, out: list[bytes]) -> None:
@@ -649,9 +668,13 @@ class ClientSession:
             return
         name, body_at = _name(raw, 5)
         key = name[:NAME_BYTES]
+        if key in self._shared and server.status == FAILED and not server.queue:
+            raise ClientError(_ABORTED_TEXT, sqlstate="25P02")
         if key in self._shared or (PREPARED, key) in (self.journal.lasting or ()):
             raise DuplicateStatement(f'prepared statement "{_text(key)}" already exists')
-        if verdict is None or verdict is _UNREAD:
+        if verdict is None:
+            raise ProtocolViolation("invalid string in message")
+        if verdict is _UNREAD:
             raise FeatureNotSupported(
                 "a named prepared statement of this size cannot be shared",
                 hint="Use the unnamed statement for very large texts.",
@@ -685,7 +708,7 @@ class ClientSession:
         if excess <= 0:
             return
         busy = {entry.statement for entry in server.queue if entry.statement is not None}
-        for old in [s for s, present in server.statements.items() if present and s not in busy][:excess]:
+        for old in [s for s in server.statements if s not in busy][:excess]:
             del server.statements[old]
             out.append(messages.close(b"S", old.name))
             server.queue.append(replies.SKIP_CLOSE)
@@ -726,7 +749,7 @@ class ClientSession:
             if found.told is not None:
                 # The client decodes rows by what it was told; the schema may have changed meanwhile (W-26, E-6).
                 out += [messages.describe(b"S", shared.name), messages.FLUSH]
-                server.queue.append(Expected("DS", Action.COMPARE, statement=shared, name=found.name, described=found))
+                server.queue.append(Expected("DS", Action.COMPARE, statement=shared, name=found.name, named=found, describes=True))
                 raise _MustCompare
         return found
 
@@ -788,7 +811,7 @@ class ClientSession:
             found = self._ensure(name, server, out)
             if found is not None:
                 out.append(messages.describe(b"S", found.statement.name))
-                server.queue.append(Expected("DS", statement=found.statement, name=found.name, described=found))
+                server.queue.append(Expected("DS", statement=found.statement, name=found.name, named=found, describes=True))
                 return
             out.append(raw)
         server.queue.append(replies.DESCRIBE_STATEMENT)
@@ -1014,9 +1037,8 @@ _ASYNCPG_RESET_REPLY: Final = (
 
 _EXTENDED: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE})
 _NEVER_ALONE: Final = frozenset({_RAW, COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH})
-_ABORTED: Final = messages.error_response(
-    "current transaction is aborted, commands ignored until end of transaction block", "25P02"
-)
+_ABORTED_TEXT: Final = "current transaction is aborted, commands ignored until end of transaction block"
+_ABORTED: Final = messages.error_response(_ABORTED_TEXT, "25P02")
 _MAYBE_LOCAL: Final = frozenset({QUERY, PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, FLUSH})
 _ONE_QUERY: Final = (replies.QUERY,)
 _UNREAD: Final = Verdict(kind=Kind.UNKNOWN, statements=None)

@@ -73,7 +73,7 @@ class Expected:
     ``legal`` says what may come at all. ``watch`` is told of CommandComplete, ``statement`` is what a Parse makes.
     """
 
-    __slots__ = ("action", "captured", "described", "ends_scope", "kind", "legal", "moves", "name", "payload", "statement", "watch")
+    __slots__ = ("action", "captured", "describes", "ends_scope", "kind", "legal", "moves", "name", "named", "payload", "statement", "watch")
 
     def __init__(
         self,
@@ -84,7 +84,8 @@ class Expected:
         watch: Watch | None = None,
         statement: SharedStatement | None = None,
         name: bytes | None = None,
-        described: Named | None = None,
+        named: Named | None = None,
+        describes: bool = False,
     ) -> None:
         self.kind = kind
         self.captured = b""
@@ -93,13 +94,14 @@ class Expected:
         self.watch = watch
         self.statement = statement
         self.name = name
-        self.described = described
+        self.named = named
+        self.describes = describes
         self.ends_scope = kind in ("S", "Q", "F")
         self.legal: Moves = _KINDS.get(kind, _LOOK_ALWAYS)
         self.moves: Moves | None
         if action is Action.FAKE:
             self.moves = None
-        elif action is not Action.FORWARD or described is not None:
+        elif action is not Action.FORWARD or describes or (statement is not None and kind == "P"):
             self.moves = _LOOK_ALWAYS
         elif watch is not None:
             self.moves = {t: LOOK if t in b"CIs" else move for t, move in self.legal.items()}

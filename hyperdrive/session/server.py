@@ -231,7 +231,7 @@ class ServerSession:
             self.queue.popleft()
             if self.attention or self.failed:
                 self._settle()
-        if head.described is not None and kind in (ROW_DESCRIPTION, NO_DATA):
+        if head.describes and kind in (ROW_DESCRIPTION, NO_DATA):
             return self._described(head, data[start:end])
         if head.action is Action.FORWARD:
             return None
@@ -245,7 +245,7 @@ class ServerSession:
         return b""
 
     def _described(self, head: Expected, message: bytes) -> bytes | None:
-        named = head.described
+        named = head.named
         assert named is not None
         if head.action is Action.COMPARE:
             if message == named.told:
@@ -296,6 +296,8 @@ class ServerSession:
         head = self.queue[0]
         self.failed = True
         if not head.ends_scope:
+            if self._may_resend(head, fields.get("C")):
+                return b""
             self._skip_to_sync()
         if head.kind == "P" and head.statement is None:
             self.unnamed = None
@@ -321,6 +323,29 @@ class ServerSession:
             )
         return b""
 
+    def _may_resend(self, head: Expected, sqlstate: str | None) -> bool:
+        """Whether the scope failed, before anything ran, for a reason that the client need not know: then it goes out again.
+
+        26000: our names vanished behind our back (W-23). 0A000: the result changed, and nobody was told the old one (W-26).
+        """
+        client, named = self.client, head.named
+        if client is None or named is None or self.status != IDLE or len(self.queue) < 2:
+            return False
+        if sqlstate == "26000":
+            self.statements.pop(named.statement, None)
+        elif sqlstate == "0A000" and named.told is None:
+            client.changed(head)
+            self.statements[named.statement] = False
+        else:
+            return False
+        rest = [entry for entry in self.queue if entry.kind == "S"]
+        if self.queue[-1].kind != "S" or len(rest) != 1 or not client.resend_scope():
+            return False
+        self.queue.clear()
+        self.queue.append(replies.SKIP_SYNC)
+        self.failed = False
+        return True
+
     def _with_client_names(self, message: bytes, head: Expected) -> bytes | None:
         """Put the client's statement name in place of ours, which it has never seen."""
         if head.name is None or b"_hd_" not in message:
@@ -339,8 +364,7 @@ class ServerSession:
             self.client.skip_rest()
 
     def _drop(self, entry: Expected) -> None:
-        if entry.kind == "P" and entry.statement is not None and self.statements.get(entry.statement) is False:
-            del self.statements[entry.statement]
+        # A Parse that was skipped leaves its statement as ``False``: it may be there from before, so it is closed first.
         if self.client is not None:
             self.client.dropped(entry)
 

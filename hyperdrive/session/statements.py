@@ -56,7 +56,7 @@ class Named:
         self.statement = statement
         self.name = name
         self.told: bytes | None = None
-        self.bind = Expected("B", statement=statement, name=name)
+        self.bind = Expected("B", statement=statement, name=name, named=self)
 
 
 class StatementRegistry:

@@ -119,6 +119,7 @@ class App:
                 max_clients=settings.max_client_connections,
                 max_statements=settings.max_prepared_statements,
                 pin_unknown=settings.pin_unknown,
+                write_high=settings.write_buffer_size,
                 worker=self.worker,
                 database_names=names,
             ),

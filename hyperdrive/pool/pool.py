@@ -284,6 +284,11 @@ class Pool(Generic[S]):
         """Clients in the queue."""
         return len(self._waiters)
 
+    def waited(self, taker: Taker[S]) -> float:
+        """Seconds that *taker* has been in the queue; 0 if it is not."""
+        since = self._waiters.get(taker)
+        return 0.0 if since is None else self._now() - since
+
     def unused_since(self) -> float:
         """When a client last used a server; ``inf`` while somebody needs the pool."""
         if self.clients or self._waiters or self.in_use or self._connecting:

@@ -12,8 +12,13 @@ from typing import Generic
 from hyperdrive.clock import Clock
 from hyperdrive.pool.interfaces import CloseReason, PoolKey, S
 from hyperdrive.pool.limits import Limits
+from hyperdrive.pool.metrics import PoolMetrics
 from hyperdrive.pool.pool import CallLater, Pool, Timer
 from hyperdrive.pool.settings import PoolSettings, or_never
+
+#: Databases with counters of their own; what clients ask for beyond them is counted under one name.
+MAX_COUNTED = 1000
+OTHERS = "(others)"
 
 #: How often unused pools are looked for: a minute late does not matter to an hour.
 SWEEP_SECONDS = 60.0
@@ -39,6 +44,8 @@ class Pools(Generic[S]):
         self._pools: dict[PoolKey, Pool[S]] = {}
         self._kept: set[PoolKey] = set()
         self._paused: set[str | None] = set()
+        self.metrics: dict[str, PoolMetrics] = {}
+        """By database; they outlive the pools, since a counter never falls."""
         self._timer: Timer | None = None
         self._closed = False
 
@@ -83,7 +90,7 @@ class Pools(Generic[S]):
             self._paused.clear()
         self._paused.discard(database)
         for pool in self.of(database):
-            if not self._paused & {None, pool.key.database}:
+            if not self.is_paused(pool.key.database):
                 pool.resume()
 
     def reconnect(self, database: str | None = None) -> None:
@@ -127,18 +134,27 @@ class Pools(Generic[S]):
             self._connect,
             self._clock,
             self.limits,
+            self._metrics_of(key.database),
             call_later=self._call_later,
             on_suspect=self._suspect,
         )
         if self._closed:
             pool.close(CloseReason.SHUTDOWN)
             return pool
-        if self._paused & {None, key.database}:
+        if self.is_paused(key.database):
             pool.pause()
         pool.start()
         if self._timer is None:
             self._schedule()
         return pool
+
+    def _metrics_of(self, database: str) -> PoolMetrics:
+        name = database if database in self.metrics or len(self.metrics) < MAX_COUNTED else OTHERS
+        return self.metrics.setdefault(name, PoolMetrics())
+
+    def is_paused(self, database: str) -> bool:
+        """Whether PAUSE holds for *database*."""
+        return bool(self._paused & {None, database})
 
     def _suspect(self, source: Pool[S]) -> None:
         for pool in self:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from hyperdrive.errors import (
     HyperdriveError,
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hyperdrive.proxy")
 
-WRITE_HIGH: Final = 128 * 1024
-"""Bytes on their way to a client above which its server is not read (W-57, W-58)."""
-
 
 class ClientConnection(asyncio.Protocol):
     """One client, logged in. It is idle, waits in the pool's queue, or is linked to a server."""
@@ -42,6 +39,7 @@ class ClientConnection(asyncio.Protocol):
         "_paused",
         "_source_paused",
         "context",
+        "idle_sweeps",
         "key",
         "pid",
         "reading",
@@ -68,12 +66,15 @@ class ClientConnection(asyncio.Protocol):
         self.resend: Op | None = None
         """The read that is under way and of which nothing has come back: it may be sent once more (W-54)."""
         self.since = context.clock.now()
+        self.idle_sweeps = 0
+        """How often the sweeper has come by since the client last said something."""
         self._paused = False
         self._source_paused = False
 
     def begin(self, leftover: bytes) -> None:
         """Become the transport's protocol; *leftover* came with the login."""
-        self.transport.set_write_buffer_limits(WRITE_HIGH)
+        # Bytes on their way to a client above which its server is not read (W-57, W-58).
+        self.transport.set_write_buffer_limits(self.context.write_high)
         self.transport.set_protocol(self)
         self.transport.resume_reading()
         if leftover:
@@ -82,6 +83,7 @@ class ClientConnection(asyncio.Protocol):
     # --- the query path -----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        self.idle_sweeps = 0
         session = self.session
         try:
             if session.receive(data):
@@ -120,10 +122,13 @@ class ClientConnection(asyncio.Protocol):
     def _send(self, server: ServerConnection) -> None:
         session = self.session
         state = server.session
+        queue = state.queue
+        was_idle = not queue
         data = session.compose(state)
         if data:
             server.transport.write(data)
-        queue = state.queue
+            if was_idle:  # what is pipelined behind another batch is not waited for by itself
+                self.context.stats.origin_round_trips += 1
         if not queue or queue[0].moves is None:
             out = state.fire_fakes()
             if out:
@@ -156,8 +161,11 @@ class ClientConnection(asyncio.Protocol):
         if state.status != IDLE or state.open_scope or state.half_sent or session.is_pinned or self._paused:
             if state.status != IDLE and self.context.mode is PoolMode.STATEMENT:
                 self.end(ProtocolViolation("transaction blocks are not allowed in statement pooling mode"))
+            elif state.status == IDLE and not self._paused:
+                self.context.stats.kept += 1
             return
         self.server = None
+        self.context.stats.released += 1
         self.resend = None
         if self._source_paused:
             self.resume_source()
@@ -252,6 +260,7 @@ class ClientConnection(asyncio.Protocol):
                 self.context.pool.forget(self)
             server, self.server = self.server, None
             if server is not None:
+                self.context.stats.abandoned += 1
                 server.abandon(
                     pinned=self.session.is_pinned,
                     must_close=bool({"setseed", "LOAD", "session function"} & set(self.session.pins())),

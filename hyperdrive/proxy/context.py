@@ -21,7 +21,7 @@ from hyperdrive.session.settings import Label, label, statement_for, values
 
 if TYPE_CHECKING:
     from hyperdrive.proxy.client import ClientConnection
-    from hyperdrive.proxy.metrics import ProxyMetrics
+    from hyperdrive.proxy.metrics import DatabaseMetrics, ProxyMetrics
     from hyperdrive.proxy.server import ServerConnection
 
 WELCOMES: Final = 1000
@@ -59,7 +59,9 @@ class PoolContext:
         "mode",
         "pipe",
         "pool",
+        "stats",
         "welcomes",
+        "write_high",
     )
 
     def __init__(
@@ -68,7 +70,9 @@ class PoolContext:
         mode: PoolMode,
         clock: Clock,
         metrics: ProxyMetrics,
+        stats: DatabaseMetrics,
         *,
+        write_high: int,
         forget: Callable[[ClientConnection], None],
         send_cancel: Callable[[ServerConnection], None],
     ) -> None:
@@ -77,6 +81,9 @@ class PoolContext:
         self.mode = mode
         self.clock = clock
         self.metrics = metrics
+        self.stats = stats
+        self.write_high = write_high
+        """Bytes waiting to be sent to one peer above which the other side is not read."""
         self.clients: set[ClientConnection] = set()
         self.base: Mapping[bytes, bytes] | None = None
         """Values reported by the server that logged in last, before anyone changed them."""

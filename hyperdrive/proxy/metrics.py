@@ -1,29 +1,44 @@
-"""What the proxy counts, as plain attributes; rendered elsewhere as ``hyperdrive_<name>``."""
+"""What the proxy counts, as plain attributes; rendered elsewhere as ``hyperdrive_<name>_total``."""
+
+# ruff: noqa: RUF009 - counter() and counters_by() are fields
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 
 from hyperdrive.errors import HyperdriveError, Kind
+from hyperdrive.metrics import counter, counters_by
 
 
 @dataclass(slots=True)
 class ProxyMetrics:
     """Counters of one process."""
 
-    #: servers that answered what nobody asked; must stay 0 (``hyperdrive_ledger_mismatch_total``)
-    ledger_mismatches: int = 0
-    #: reads sent once more because their server was lost before the first byte came back
-    reads_retried: int = 0
-    #: clients let in, and turned away at the door
-    clients_admitted: int = 0
-    clients_refused: int = 0
-    #: cancel requests that named a client of ours, and that did not
-    cancels: int = 0
-    cancels_unknown: int = 0
-    #: errors told to clients, by kind
-    errors: dict[Kind, int] = field(default_factory=dict)
+    ledger_mismatches: int = counter(
+        "Servers that answered what nobody asked; they were closed, and it must stay 0", family="ledger_mismatch"
+    )
+    reads_retried: int = counter("Reads sent once more because their server was lost before the first byte came back")
+    clients_admitted: int = counter("Clients let in")
+    clients_refused: int = counter("Clients turned away at the door")
+    clients_timed_out: int = counter("Clients ended because they were idle for too long")
+    cancels: int = counter("Cancel requests that named a client of ours", family="cancel_requests", found="yes")
+    cancels_unknown: int = counter("", family="cancel_requests", found="no")
+    errors: Counter[Kind] = counters_by("kind", "Errors of ours told to clients, by kind")
 
     def count_error(self, error: HyperdriveError) -> None:
         """Count *error* under its kind."""
-        self.errors[error.kind] = self.errors.get(error.kind, 0) + 1
+        self.errors[error.kind] += 1
+
+
+@dataclass(slots=True)
+class DatabaseMetrics:
+    """What clients do with one database. The query path adds to two of them per batch, and to nothing else."""
+
+    origin_round_trips: int = counter("Round trips to the origin that a client waited for; a pipeline counts once")
+    released: int = counter(
+        "Transactions that ended, single statements included; of a pipeline only the last one", family="transactions"
+    )
+    #: those after which a pinned client, or one in session pooling, kept its server
+    kept: int = counter("", family="transactions")
+    abandoned: int = counter("Clients that left while they had a server", family="servers_abandoned")

@@ -29,13 +29,13 @@ from hyperdrive.pool.acquire import acquire
 from hyperdrive.pool.interfaces import CloseReason, PoolKey
 from hyperdrive.pool.limits import Limits
 from hyperdrive.pool.pool import Pool
-from hyperdrive.pool.pools import Pools
+from hyperdrive.pool.pools import MAX_COUNTED, OTHERS, Pools
 from hyperdrive.pool.settings import PoolSettings
 from hyperdrive.proxy.auth import UserDirectory
 from hyperdrive.proxy.client import ClientConnection
 from hyperdrive.proxy.connect import Origin, open_server, send_cancel
 from hyperdrive.proxy.context import PoolContext, Welcome
-from hyperdrive.proxy.metrics import ProxyMetrics
+from hyperdrive.proxy.metrics import DatabaseMetrics, ProxyMetrics
 from hyperdrive.proxy.server import ServerConnection
 from hyperdrive.session.client import Classify, ClientSession, Pipe
 from hyperdrive.session.handshake import Admit
@@ -65,6 +65,7 @@ class ProxySettings:
     max_clients: int = 10_000
     max_statements: int = 200
     pin_unknown: bool = False
+    write_high: int = 256 * 1024
     worker: int = 0
     """Which worker this is: cancel keys tell it, so that a request finds the right one."""
     database_names: Mapping[str, str] = field(default_factory=dict)
@@ -110,6 +111,8 @@ class Proxy:
         self._pool_settings = pool_settings
         self._forward_cancel = forward_cancel
         self._contexts: dict[PoolKey, PoolContext] = {}
+        self.stats: dict[str, DatabaseMetrics] = {}
+        """By database."""
         self._shutting_down = False
 
     # --- clients ------------------------------------------------------------------------------------------------------------------
@@ -265,12 +268,22 @@ class Proxy:
             self._pool_settings(key).mode,
             self.clock,
             self.metrics,
+            self._stats_of(key.database),
+            write_high=self.settings.write_high,
             forget=self._forget,
             send_cancel=self._send_cancel,
         )
         self._contexts[key] = context
         context.pool = self.pools.get(key)
         return context
+
+    def contexts(self) -> list[PoolContext]:
+        """The contexts of all pools."""
+        return list(self._contexts.values())
+
+    def _stats_of(self, database: str) -> DatabaseMetrics:
+        name = database if database in self.stats or len(self.stats) < MAX_COUNTED else OTHERS
+        return self.stats.setdefault(name, DatabaseMetrics())
 
     def _reader(self, ascii_safe: bool, standard_strings: bool) -> Classify:
         if ascii_safe and standard_strings:

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hyperdrive.proxy")
 
-WRITE_HIGH: Final = 256 * 1024
-"""Bytes on their way to the origin above which the client is not read (W-57)."""
-
 DRAIN_SECONDS: Final = 5.0
 """How long an abandoned query may go on before it is cancelled, and the cancel before the connection is closed (W-52)."""
 
@@ -95,7 +92,8 @@ class ServerConnection(Pooled, asyncio.Protocol):
     def attach(self, transport: Transport) -> None:
         """Take the transport over after login."""
         self.transport = transport
-        transport.set_write_buffer_limits(WRITE_HIGH)
+        # Bytes on their way to the origin above which the client is not read (W-57).
+        transport.set_write_buffer_limits(self.context.write_high)
         transport.set_protocol(self)
 
     # --- the query path -----------------------------------------------------------------------------------------------------------

@@ -165,6 +165,7 @@ class Console:
         view = self.views[name]
 
         async def run() -> Answer:
+            await self.state.refresh()
             return Rows(view.columns, list(view.rows(self.state)), view.numbers)
 
         return Command("SHOW", Right.ADMIN if view.admin_only else Right.LOOK, run, view)

@@ -6,6 +6,7 @@ Knows prometheus-client, which knows the format; counting is done in ``metrics``
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,8 +19,14 @@ from hyperdrive.metrics import Family, Labels, Registry
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+class Families(Protocol):
+    """Where the metrics come from: a ``Registry``, or the sum of several."""
+
+    def families(self) -> list[Family]: ...
+
+
 class _Ours(Collector):
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Families) -> None:
         self._registry = registry
 
     def collect(self) -> Iterator[Metric]:
@@ -39,7 +46,7 @@ def _metric(family: Family) -> Metric:
 class Exposition:
     """``render`` gives what ``/metrics`` answers: ours, and the process's memory, CPU and descriptors."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Families) -> None:
         self._all = CollectorRegistry(auto_describe=False)
         self._all.register(_Ours(registry))
         ProcessCollector(registry=self._all)

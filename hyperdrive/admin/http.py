@@ -22,8 +22,8 @@ import h11
 
 from hyperdrive import __version__
 from hyperdrive.admin.console import Console
-from hyperdrive.admin.exposition import CONTENT_TYPE, Exposition
-from hyperdrive.metrics import Registry
+from hyperdrive.admin.exposition import CONTENT_TYPE, Exposition, Families
+from hyperdrive.tasks import spawn
 
 log = logging.getLogger("hyperdrive.admin")
 
@@ -47,11 +47,15 @@ class Response:
 class StatusSite:
     """Answers requests. Knows no sockets."""
 
-    def __init__(self, console: Console, registry: Registry, *, is_local: bool = True) -> None:
+    def __init__(self, console: Console, registry: Families, *, is_local: bool = True) -> None:
         self._console = console
         self._exposition = Exposition(registry)
         self._is_local = is_local
         self._page = files("hyperdrive.admin").joinpath("page.html").read_bytes()
+
+    async def prepare(self) -> None:
+        """Ask the other workers, if there are some; to be awaited before ``respond``."""
+        await self._console.state.refresh()
 
     def respond(self, method: str, target: str, host: str) -> Response:
         """The answer to one request; *host* is its Host header."""
@@ -146,6 +150,7 @@ class _Connection(asyncio.Protocol):
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._answering: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -160,17 +165,25 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         if self._timer:
             self._timer.cancel()
+        if self._answering:
+            self._answering.cancel()
 
     def data_received(self, data: bytes) -> None:
         self._wait()
+        self._http.receive_data(data)
+        if self._answering is None:
+            self._answering = spawn(self._answer_what_came(), name="admin request")
+
+    async def _answer_what_came(self) -> None:
         try:
-            self._http.receive_data(data)
-            self._answer_all()
+            await self._answer_all()
         except h11.RemoteProtocolError as exc:
             log.debug("! bad request: %s", exc)
             if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 self._send(Response(exc.error_status_hint, b"bad request\n"), head_only=False, close=True)
             self.hang_up()
+        finally:
+            self._answering = None
 
     def eof_received(self) -> None:
         self.hang_up()
@@ -185,14 +198,14 @@ class _Connection(asyncio.Protocol):
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.hang_up)
 
-    def _answer_all(self) -> None:
+    async def _answer_all(self) -> None:
         request: h11.Request | None = None
         while True:
             event = self._http.next_event()
             if isinstance(event, h11.Request):
                 request = event
             elif isinstance(event, h11.EndOfMessage) and request is not None:
-                self._answer(request)
+                await self._answer(request)
                 request = None
                 if self._http.our_state is h11.MUST_CLOSE:
                     self.hang_up()
@@ -204,14 +217,15 @@ class _Connection(asyncio.Protocol):
                 self.hang_up()
                 return
             else:
-                # A request whose end has not come is without a body by our rules: the next bytes start over.
+                # NEED_DATA: the rest of a request, or the next one, is still to come.
                 return
 
-    def _answer(self, request: h11.Request) -> None:
+    async def _answer(self, request: h11.Request) -> None:
         method = request.method.decode("ascii")
         headers = {bytes(name): bytes(value) for name, value in request.headers}
         host = headers.get(b"host", b"").decode("latin-1")
         try:
+            await self._site.prepare()
             response = self._site.respond(method, request.target.decode("latin-1"), host)
         except Exception:
             log.exception("! cannot answer %s", request.target.decode("latin-1"))

@@ -40,22 +40,22 @@ class ConnectionRow:
 
 @dataclass(frozen=True, slots=True)
 class StatsRow:
-    """What a database has done since the process started."""
+    """What a database has done since the process started. ``None`` is what nobody counts, which is not nothing."""
 
     database: str
     transactions: int = 0
-    queries: int = 0
+    queries: int | None = None
     assignments: int = 0
-    received_bytes: int = 0
-    sent_bytes: int = 0
-    transaction_seconds: float = 0.0
-    query_seconds: float = 0.0
+    received_bytes: int | None = None
+    sent_bytes: int | None = None
+    transaction_seconds: float | None = None
+    query_seconds: float | None = None
     wait_seconds: float = 0.0
-    client_parses: int = 0
-    server_parses: int = 0
-    binds: int = 0
+    client_parses: int | None = None
+    server_parses: int | None = None
+    binds: int | None = None
     round_trips: int = 0
-    round_trips_saved: int = 0
+    round_trips_saved: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,9 @@ class MemoryRow:
 
 class ConsoleState(Protocol):
     """The proxy, as seen from the console. ``None`` for *database* means all of them."""
+
+    async def refresh(self) -> None:
+        """Ask the other workers for their rows; to be awaited before rows are shown."""
 
     def readiness(self) -> str:
         """Empty when clients can be served, otherwise what is missing."""

@@ -39,6 +39,10 @@ def _micros(seconds: float) -> int:
     return int(seconds * MICROSECONDS)
 
 
+def _maybe_micros(seconds: float | None) -> int | None:
+    return None if seconds is None else _micros(seconds)
+
+
 def _moment(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC" if seconds else ""
 
@@ -129,18 +133,20 @@ _AVERAGES = _TOTALS.replace("total_received", "avg_recv").replace("total_", "avg
 _OURS = "total_round_trips# total_round_trips_saved#"
 
 
-def _totals(s: StatsRow) -> tuple[int, ...]:
+def _totals(s: StatsRow) -> tuple[int | None, ...]:
     counts = (s.assignments, s.transactions, s.queries, s.received_bytes, s.sent_bytes)
-    times = (_micros(s.transaction_seconds), _micros(s.query_seconds), _micros(s.wait_seconds))
+    times = (_maybe_micros(s.transaction_seconds), _maybe_micros(s.query_seconds), _micros(s.wait_seconds))
     return (*counts, *times, s.client_parses, s.server_parses, s.binds)
 
 
-def _averages(new: StatsRow, old: StatsRow, seconds: float) -> tuple[int, ...]:
+def _averages(new: StatsRow, old: StatsRow, seconds: float) -> tuple[int | None, ...]:
     """Per second; times per transaction, statement and assignment, as in PgBouncer."""
-    change = [a - b for a, b in zip(_totals(new), _totals(old), strict=True)]
+    change = [None if a is None else a - (b or 0) for a, b in zip(_totals(new), _totals(old), strict=True)]
     assigned, transactions, queries = change[:3]
     per = [seconds] * 5 + [transactions, queries, assigned] + [seconds] * 3
-    return tuple(int(value / base) if base else 0 for value, base in zip(change, per, strict=True))
+    return tuple(
+        None if value is None else int(value / base) if base else 0 for value, base in zip(change, per, strict=True)
+    )
 
 
 class StatsPeriod:
@@ -154,7 +160,7 @@ class StatsPeriod:
         """A period ends now."""
         self._ticks = [*self._ticks[-1:], (self._clock.now(), {row.database: row for row in state.stats()})]
 
-    def averages(self, row: StatsRow) -> tuple[int, ...]:
+    def averages(self, row: StatsRow) -> tuple[int | None, ...]:
         """The average columns for *row*."""
         since, old = self._ticks[0]
         until, new = self._ticks[-1] if len(self._ticks) > 1 else (self._clock.now(), {row.database: row})
@@ -164,10 +170,12 @@ class StatsPeriod:
 
 def _sum(rows: Iterable[StatsRow]) -> dict[str, float]:
     names = [f.name for f in fields(StatsRow) if f.name != "database"]
-    total = dict.fromkeys(names, 0.0)
+    total: dict[str, float] = {}
     for row in rows:
         for name in names:
-            total[name] += getattr(row, name)
+            value = getattr(row, name)
+            if value is not None:
+                total[name] = total.get(name, 0.0) + value
     return total
 
 

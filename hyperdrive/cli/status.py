@@ -72,7 +72,7 @@ def render(status: dict[str, Any]) -> str:
         rows.append(
             (pool["database"], pool["user"], pool["pool_mode"], *counts, wait, pool["phase"], pool["last_error"])
         )
-    totals: list[tuple[object, ...]] = [("database", "transactions", "statements", "round trips", "saved")]
-    columns = ["transactions", "queries", "round_trips", "round_trips_saved"]
+    totals: list[tuple[object, ...]] = [("database", "transactions", "round trips")]
+    columns = ["transactions", "round_trips"]
     totals += [(row["database"], *(row[column] for column in columns)) for row in status["stats"]]
     return "\n\n".join([head, table(rows), table(totals)])

@@ -25,9 +25,13 @@ class FakeState:
     missing: str = ""
     done: list[tuple[str, object]] = field(default_factory=list)
     config_error: str = ""
+    refreshed: int = 0
     totals: list[StatsRow] = field(
         default_factory=lambda: [StatsRow("shop", transactions=4, queries=10, query_seconds=2.5)]
     )
+
+    async def refresh(self) -> None:
+        self.refreshed += 1
 
     def readiness(self) -> str:
         return self.missing

@@ -13,7 +13,7 @@ import io
 import pstats
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, cast
@@ -284,7 +284,7 @@ def run(iterations: int, say: Callable[[str], None] = print) -> list[Cost]:
     return costs
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench micro", description=__doc__.splitlines()[0])
     parser.add_argument("--iterations", type=int, default=200_000)
     parser.add_argument("--profile", metavar="CASE", help="show where the time of one case goes, by function")

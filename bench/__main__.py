@@ -1,0 +1,33 @@
+"""``python -m bench``: everything; ``python -m bench round-trips | micro | compare | report`` a part."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+
+def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
+    from bench import compare, profile, report, round_trips, run
+
+    return {
+        "run": run.main,
+        "round-trips": round_trips.main,
+        "micro": profile.main,
+        "compare": compare.main,
+        "report": report.main,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    commands = _commands()
+    if given and given[0] in commands:
+        return commands[given[0]](given[1:])
+    if given and not given[0].startswith("-"):
+        sys.stderr.write(f"bench: {given[0]!r} is none of {', '.join(commands)}\n")
+        return 2
+    return commands["run"](given)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,234 @@
+"""What programs do with a database, by driver: each operation is set up outside the time, then run once inside it.
+
+The goals are those of the project: round trips that us may need, without a cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bench.targets import DATABASE, USER, Running
+
+READ = "SELECT name, price FROM bench_items WHERE id = 42"
+WRITE = "UPDATE bench_items SET price = price + 1 WHERE id = 42"
+
+Act = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """*run* is a context manager: entering sets up and gives the act to be timed, leaving tidies up."""
+
+    name: str
+    package: str
+    goal: int
+    run: Callable[[Running], AbstractContextManager[Act]]
+
+    def missing(self) -> str | None:
+        """Why it cannot run here."""
+        if importlib.util.find_spec(self.package) is None:
+            return f"{self.package} is not installed"
+        return None
+
+
+def _has_statements(target: Running) -> bool:
+    return target.traits.get("statements") != "no"
+
+
+# --- psycopg 3 -----------------------------------------------------------------------------------------------------
+
+
+def _psycopg(target: Running, *, autocommit: bool = True) -> Any:
+    import psycopg
+
+    made = psycopg.connect(target.dsn, autocommit=autocommit)
+    if not _has_statements(target):
+        made.prepare_threshold = None
+    return made
+
+
+@contextmanager
+def psycopg_connect(target: Running) -> Iterator[Act]:
+    opened: list[Any] = []
+
+    def act() -> None:
+        opened.append(_psycopg(target))
+        opened[0].execute(READ).fetchone()
+
+    yield act
+    opened[0].close()
+
+
+def psycopg_statements(*statements: str) -> Callable[[Running], AbstractContextManager[Act]]:
+    """The statements one after another on a connection that is there already."""
+
+    @contextmanager
+    def run(target: Running) -> Iterator[Act]:
+        with _psycopg(target) as connection:
+            connection.execute(READ).fetchone()
+
+            def act() -> None:
+                for statement in statements:
+                    connection.execute(statement)
+
+            yield act
+
+    return run
+
+
+# --- asyncpg -------------------------------------------------------------------------------------------------------
+
+
+class _Asyncpg:
+    """asyncpg on a loop of its own."""
+
+    def __init__(self, target: Running) -> None:
+        self._target = target
+        self.runner = asyncio.Runner()
+        self.connection: Any = None
+
+    def connect(self) -> None:
+        import asyncpg
+
+        cache = {} if _has_statements(self._target) else {"statement_cache_size": 0}
+        target = self._target
+        self.connection = self.runner.run(
+            asyncpg.connect(host=target.host, port=target.port, user=USER, database=DATABASE, **cache)
+        )
+
+    def fetch(self) -> None:
+        self.runner.run(self.connection.fetchrow("SELECT name, price FROM bench_items WHERE id = $1", 42))
+
+    def transact(self) -> None:
+        async def work() -> None:
+            async with self.connection.transaction():
+                await self.connection.execute("UPDATE bench_items SET price = price + 1 WHERE id = $1", 42)
+
+        self.runner.run(work())
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.runner.run(self.connection.close())
+        self.runner.close()
+
+
+def asyncpg_operation(act: str, *, connected: bool = True) -> Callable[[Running], AbstractContextManager[Act]]:
+    """The method *act* of the client, on a new connection."""
+
+    @contextmanager
+    def run(target: Running) -> Iterator[Act]:
+        client = _Asyncpg(target)
+        try:
+            client.runner.get_loop()
+            if connected:
+                client.connect()
+            yield getattr(client, act)
+        finally:
+            client.close()
+
+    return run
+
+
+# --- SQLAlchemy ----------------------------------------------------------------------------------------------------
+
+
+def _engine(target: Running) -> Any:
+    import sqlalchemy
+
+    arguments = {} if _has_statements(target) else {"prepare_threshold": None}
+    url = target.dsn.replace("postgresql://", "postgresql+psycopg://")
+    return sqlalchemy.create_engine(url, connect_args=arguments)
+
+
+def _read(engine: Any) -> None:
+    import sqlalchemy
+    from sqlalchemy.orm import Session
+
+    with Session(engine) as session:
+        session.execute(sqlalchemy.text(READ)).all()
+
+
+@contextmanager
+def sqlalchemy_read(target: Running) -> Iterator[Act]:
+    engine = _engine(target)
+    _read(engine)
+    yield lambda: _read(engine)
+    engine.dispose()
+
+
+@contextmanager
+def sqlalchemy_fresh(target: Running) -> Iterator[Act]:
+    engines: list[Any] = []
+
+    def act() -> None:
+        engines.append(_engine(target))
+        _read(engines[0])
+
+    yield act
+    engines[0].dispose()
+
+
+# --- Django --------------------------------------------------------------------------------------------------------
+
+
+def _django(target: Running) -> Any:
+    import django
+    from django.conf import settings
+    from django.db.utils import ConnectionHandler
+
+    if not settings.configured:
+        settings.configure(INSTALLED_APPS=[], DATABASES={}, USE_TZ=True)
+        django.setup()
+    handler = ConnectionHandler(
+        {
+            "default": {
+                "ENGINE": "django.db.backends.postgresql",
+                "HOST": target.host,
+                "PORT": str(target.port),
+                "NAME": DATABASE,
+                "USER": USER,
+            }
+        }
+    )
+    return handler["default"]
+
+
+@contextmanager
+def django_request(target: Running) -> Iterator[Act]:
+    connection = _django(target)
+    with connection.cursor() as cursor:
+        cursor.execute(READ)
+
+    def act() -> None:
+        # What ATOMIC_REQUESTS puts around a view.
+        connection.set_autocommit(False)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(READ)
+                cursor.fetchall()
+            connection.commit()
+        finally:
+            connection.set_autocommit(True)
+
+    yield act
+    connection.close()
+
+
+OPERATIONS = (
+    Operation("psycopg 3: connect + read", "psycopg", 1, psycopg_connect),
+    Operation("psycopg 3: BEGIN; SELECT; ROLLBACK", "psycopg", 1, psycopg_statements("BEGIN", READ, "ROLLBACK")),
+    Operation("psycopg 3: BEGIN; SELECT; COMMIT", "psycopg", 1, psycopg_statements("BEGIN", READ, "COMMIT")),
+    Operation("psycopg 3: BEGIN; UPDATE; COMMIT", "psycopg", 2, psycopg_statements("BEGIN", WRITE, "COMMIT")),
+    Operation("psycopg 3: SET; SELECT", "psycopg", 1, psycopg_statements("SET statement_timeout = '9s'", READ)),
+    Operation("asyncpg: connect", "asyncpg", 0, asyncpg_operation("connect", connected=False)),
+    Operation("asyncpg: first fetch", "asyncpg", 1, asyncpg_operation("fetch")),
+    Operation("asyncpg: transaction with one UPDATE", "asyncpg", 2, asyncpg_operation("transact")),
+    Operation("SQLAlchemy 2 + psycopg: read in a pooled session", "sqlalchemy", 1, sqlalchemy_read),
+    Operation("SQLAlchemy 2 + psycopg: fresh engine + read", "sqlalchemy", 1, sqlalchemy_fresh),
+    Operation("Django: read in a transaction", "django", 1, django_request),
+)

@@ -1,0 +1,6 @@
+def write(run, path):
+    pass
+
+
+def main(a):
+    return 0

@@ -1,0 +1,156 @@
+"""What a run found: figures, goals and the machine, as JSON and back.
+
+A figure is one metric of one target in one workload, with the value of every round, so that whoever reads it can see the spread. A
+goal compares figures of the same run; a ratio is taken round by round, since rounds of different targets lie next to each other.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA = 1
+LATEST = Path(__file__).parent / "results" / "latest.json"
+
+Bound = Literal["at most", "at least"]
+
+
+@dataclass(slots=True)
+class Figure:
+    """One metric of one target; ``samples`` are the rounds."""
+
+    metric: str
+    target: str
+    unit: str
+    samples: list[float]
+    detail: dict[str, list[float]] = field(default_factory=dict)
+    """Series behind it, such as a latency distribution."""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def spread(self) -> float:
+        """Half of the range in parts of the median: 0.1 means within about 10 %."""
+        middle = self.median
+        return (max(self.samples) - min(self.samples)) / 2 / middle if middle else 0.0
+
+
+@dataclass(slots=True)
+class Goal:
+    """A figure that was promised, and what came out."""
+
+    name: str
+    bound: Bound
+    limit: float
+    unit: str
+    samples: list[float]
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def is_met(self) -> bool:
+        return self.value <= self.limit if self.bound == "at most" else self.value >= self.limit
+
+    @property
+    def is_certain(self) -> bool:
+        """Every round says the same."""
+        return len({(s <= self.limit) if self.bound == "at most" else (s >= self.limit) for s in self.samples}) == 1
+
+    @property
+    def verdict(self) -> str:
+        return ("met" if self.is_met else "missed") + ("" if self.is_certain else ", rounds disagree")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One workload: what it is, what was measured, what was left out."""
+
+    key: str
+    title: str
+    about: str
+    figures: list[Figure] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def add(self, metric: str, target: str, unit: str, value: float, **detail: list[float]) -> None:
+        """Add one round's value."""
+        found = self.find(metric, target)
+        if found is None:
+            found = Figure(metric, target, unit, [])
+            self.figures.append(found)
+        found.samples.append(value)
+        for name, series in detail.items():
+            found.detail.setdefault(name, []).extend(series)
+
+    def find(self, metric: str, target: str) -> Figure | None:
+        return next((f for f in self.figures if (f.metric, f.target) == (metric, target)), None)
+
+    def ratio(self, metric: str, over: str, under: str, *, under_metric: str = "") -> list[float]:
+        """*metric* of target *over* divided by that of *under*, round by round; empty where one is missing."""
+        first, second = self.find(metric, over), self.find(under_metric or metric, under)
+        if first is None or second is None:
+            return []
+        return [a / b for a, b in zip(first.samples, second.samples, strict=False) if b]
+
+    def promise(
+        self, name: str, bound: Bound, limit: float, unit: str, samples: Sequence[float], note: str = ""
+    ) -> None:
+        """Hold *samples* against what was promised; without any there is nothing to say."""
+        if samples:
+            self.goals.append(Goal(name, bound, limit, unit, list(samples), note))
+
+
+@dataclass(slots=True)
+class Run:
+    """A whole run."""
+
+    command: str
+    started: str
+    seconds: float
+    machine: dict[str, str]
+    versions: dict[str, str]
+    outcomes: list[Outcome] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    schema: int = SCHEMA
+
+    def find(self, key: str) -> Outcome | None:
+        return next((outcome for outcome in self.outcomes if outcome.key == key), None)
+
+    def save(self, path: Path = LATEST) -> None:
+        """Write it as JSON; medians and verdicts are written along for readers that do not want to compute."""
+        plain = asdict(self)
+        for outcome, source in zip(plain["outcomes"], self.outcomes, strict=True):
+            for entry, figure in zip(outcome["figures"], source.figures, strict=True):
+                entry |= {"median": figure.median, "spread": round(figure.spread, 4)}
+            for entry, goal in zip(outcome["goals"], source.goals, strict=True):
+                entry |= {"value": goal.value, "verdict": goal.verdict}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(plain, indent=1) + "\n")
+
+
+def load(path: Path) -> Run:
+    """Read what ``save`` wrote.
+
+    Raises:
+        ValueError: it is of another schema.
+    """
+    plain: dict[str, Any] = json.loads(path.read_text())
+    if plain.get("schema") != SCHEMA:
+        raise ValueError(f"{path} is of schema {plain.get('schema')}, this program reads {SCHEMA}")
+    outcomes = []
+    for entry in plain.pop("outcomes"):
+        figures = [
+            Figure(**{k: v for k, v in f.items() if k not in ("median", "spread")}) for f in entry.pop("figures")
+        ]
+        goals = [Goal(**{k: v for k, v in g.items() if k not in ("value", "verdict")}) for g in entry.pop("goals")]
+        outcomes.append(Outcome(**entry, figures=figures, goals=goals))
+    return Run(**plain, outcomes=outcomes)

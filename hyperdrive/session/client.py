@@ -292,6 +292,10 @@ class ClientSession:
         """The client's own names of its prepared statements."""
         return list(self._shared)
 
+    def shared_statements(self) -> list[SharedStatement]:
+        """The shared statements behind those names."""
+        return [named.statement for named in self._shared.values()]
+
     # --- answers that need no server ----------------------------------------------------------------------------------------------
 
     def answer(self) -> bytes | None:

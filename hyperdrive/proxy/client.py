@@ -20,9 +20,11 @@ from hyperdrive.errors import (
 )
 from hyperdrive.net.transport import Transport
 from hyperdrive.pgwire import messages
+from hyperdrive.pool.interfaces import CloseReason
 from hyperdrive.pool.settings import PoolMode
-from hyperdrive.session.client import ClientSession, Op
+from hyperdrive.session.client import SHIP_ABOVE, ClientSession, Op
 from hyperdrive.session.server import IDLE
+from hyperdrive.session.settings import EMPTY
 from hyperdrive.sql.verdict import Kind
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_paused",
+        "_retried",
         "_source_paused",
         "context",
         "idle_sweeps",
@@ -69,6 +72,7 @@ class ClientConnection(asyncio.Protocol):
         self.idle_sweeps = 0
         """How often the sweeper has come by since the client last said something."""
         self._paused = False
+        self._retried = False
         self._source_paused = False
 
     def begin(self, leftover: bytes) -> None:
@@ -86,7 +90,8 @@ class ClientConnection(asyncio.Protocol):
         self.idle_sweeps = 0
         session = self.session
         try:
-            if session.receive(data):
+            # What breaks a copy has to be noticed without waiting for a Sync.
+            if session.receive(data) or (session.ops and self.server is not None and self.server.session.copy_in):
                 self._ship()
         except ProtocolViolation as error:
             self.end(error)
@@ -100,6 +105,8 @@ class ClientConnection(asyncio.Protocol):
         server = self.server
         if server is None:
             if self.waiting:
+                if session.size > SHIP_ABOVE:
+                    self.transport.pause_reading()
                 return
             while session.needs_look:
                 reply = session.answer()
@@ -167,6 +174,7 @@ class ClientConnection(asyncio.Protocol):
         self.server = None
         self.context.stats.released += 1
         self.resend = None
+        self._retried = False
         if self._source_paused:
             self.resume_source()
         if server.cancels:
@@ -174,13 +182,18 @@ class ClientConnection(asyncio.Protocol):
             return
         server.client = None
         state.client = None
+        if state.view is not self.context.base and state.label is EMPTY:
+            self.context.logged_in(state.view)  # the origin's configuration was reloaded (W-33)
+        if state.spoiled:
+            server.discard(CloseReason.CLIENT_LEFT)
+            return
         self.context.pool.release(server)
 
     # --- waiting for a server -------------------------------------------------------------------------------------------------------
 
     def _wait(self) -> None:
+        # Reading goes on, within a bound: a client that leaves has to leave the queue as well.
         self.waiting = True
-        self.transport.pause_reading()
         self.context.pool.wait(self)
 
     def offer(self, server: ServerConnection) -> bool:
@@ -200,13 +213,8 @@ class ClientConnection(asyncio.Protocol):
             self.end(error)
             return
         self.context.metrics.count_error(error)
-        message = messages.error_message(error)
-        if getattr(error, "response", None) is not None:
-            # The origin refused the login: its own words, and the end of the connection as its severity says.
-            self.write(message)
-            self.transport.close()
-            return
-        self.write(self.session.refuse(message))
+        # A refused login reaches the client in the origin's own words; the next statement may find it cured.
+        self.write(self.session.refuse(messages.error_message(error)))
         self.transport.resume_reading()
         if self.session.terminated:
             self._leave()
@@ -284,11 +292,12 @@ class ClientConnection(asyncio.Protocol):
         resend, self.resend = self.resend, None
         if self._source_paused:
             self.resume_source()
-        if session.is_pinned or state.half_sent:
+        if session.is_pinned or state.half_sent or state.is_mid_message:
             self.end(ShuttingDown("the connection to the database was lost, and the state of the session with it", detail=reason))
             return
         in_transaction = state.status != IDLE
-        if resend is not None and not in_transaction and not session.ops and not state.failed:
+        if resend is not None and not in_transaction and not session.ops and not state.failed and not self._retried:
+            self._retried = True
             session.take_back(resend)
             self.context.metrics.reads_retried += 1
             self._ship()
@@ -296,7 +305,9 @@ class ClientConnection(asyncio.Protocol):
         error = self._loss(server, in_transaction, reason)
         self.context.metrics.count_error(error)
         committing = error.code == "08007"
-        self.write(session.lost(messages.error_message(error), state, failed_here=in_transaction and not committing))
+        out = session.lost(messages.error_message(error), state, failed_here=in_transaction and not committing)
+        if out:
+            self.write(out)
         if session.terminated:
             self._leave()
 

@@ -101,18 +101,21 @@ class ServerConnection(Pooled, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         session = self.session
         client = self.client
-        try:
-            out = session.receive(data)
-        except HyperdriveError as error:
-            self._broken(error)
-            return
+        out = session.receive(data)
         if client is not None:
             if out:
                 client.write(out)
                 client.resend = None
-            if not session.queue:
+            if session.broken is not None:
+                self._broken(session.broken)
+            elif not session.queue:
                 client.drained()
+        elif session.broken is not None:
+            self._broken(session.broken)
         else:
+            if session.label is settings.EMPTY and self.errand is Errand.NONE:
+                # An idle server reports what a reload of the origin's configuration changed (W-33).
+                self.context.logged_in(session.view)
             self._working_for_nobody(len(data))
 
     # --- loss -----------------------------------------------------------------------------------------------------------------------
@@ -136,7 +139,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         if fatal is not None:
             fields = messages.read_error_fields(fatal)
             reason = f"{fields.get('C')} {fields.get('M')}"
-        self.context.pool.discard(self, reason if self.client is None else CloseReason.ORIGIN_CLOSED)
+        self.context.pool.discard(self, CloseReason.ORIGIN_CLOSED, reason)
         client, self.client = self.client, None
         self.session.client = None
         if self._answer is not None and not self._answer.done():
@@ -180,7 +183,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         self.client = session.client = None
         self._pinned = pinned
         self.transport.resume_reading()
-        if session.half_sent or must_close or self.transport.is_closing():
+        if session.half_sent or session.spoiled or must_close or self.transport.is_closing():
             self.discard(CloseReason.CLIENT_LEFT)
             return
         self.errand = Errand.CLEAN

@@ -96,9 +96,9 @@ class ClientSession:
         "_resent",
         "_scope",
         "_shared",
-        "_size",
         "_skipping",
         "_streaming",
+        "_untold",
         "_was_sent",
         "_whole",
         "base_told",
@@ -107,6 +107,7 @@ class ClientSession:
         "ops",
         "pipe",
         "serial",
+        "size",
         "terminated",
         "told",
         "unnamed",
@@ -134,11 +135,12 @@ class ClientSession:
         self._skipping = False
         self._whole: tuple[Expected, ...] | None = None
         self._buffer = b""
-        self._size = 0
+        self.size = 0
         self._streaming = 0
         self._was_sent = False
         self._failed_here = False
         self._resent = False
+        self._untold = b""
         self._scope: list[Op] | None = None
 
     def _choose_reader(self) -> None:
@@ -240,13 +242,13 @@ class ClientSession:
                 if sql_end >= 0:
                     verdict = self._classify(data[name_end + 1 : sql_end])
             ops.append((kind, data[i:end], verdict))
-            self._size += length
+            self.size += length
             if kind in _SHIPS:
                 ready = True
             i = end
         if i < size:
             self._buffer = data[i:]
-        if self._size > SHIP_ABOVE:
+        if self.size > SHIP_ABOVE:
             ready = True
         return ready
 
@@ -265,7 +267,7 @@ class ClientSession:
     @property
     def needs_look(self) -> bool:
         """The batch is not one that always needs a server: ``answer`` may have a reply."""
-        return self._whole is None
+        return self._whole is None or self._failed_here or self._skipping
 
     def take_back(self, op: Op) -> None:
         """Put a read that was lost with its server back, to be sent to another one."""
@@ -289,6 +291,10 @@ class ClientSession:
     def statement_names(self) -> list[bytes]:
         """The client's own names of its prepared statements."""
         return list(self._shared)
+
+    def shared_statements(self) -> list[SharedStatement]:
+        """The shared statements behind those names."""
+        return [named.statement for named in self._shared.values()]
 
     # --- answers that need no server ----------------------------------------------------------------------------------------------
 
@@ -328,7 +334,7 @@ class ClientSession:
             reply, index = scope
             out.append(reply)
         ops.clear()
-        self._size = 0
+        self.size = 0
         return b"".join(out)
 
     def _skip_here(self, out: list[bytes]) -> None:
@@ -362,14 +368,14 @@ class ClientSession:
                 out.append(error)
                 is_open = True
         self.ops.clear()
-        self._size = 0
+        self.size = 0
         self._skipping = is_open
         return b"".join(out)
 
     def lost(self, error: bytes, server: ServerSession, *, failed_here: bool) -> bytes:
         """The linked *server* is gone: *error* for each scope it still owed, then the batch that waits is refused.
 
-        What was owed behind the first error is answered with the same error, so that each Sync gets its ReadyForQuery.
+        Each Sync that was owed one gets its ReadyForQuery. A client that is owed nothing hears it at its next statement.
         """
         out: list[bytes] = []
         ready = messages.READY_FAILED if failed_here else messages.READY_IDLE
@@ -386,6 +392,8 @@ class ClientSession:
         is_open = server.open_scope
         if is_open and not told:
             out.append(error)
+        if not out and failed_here:
+            self._untold = error
         self._skipping = is_open
         self._failed_here = failed_here
         self._portals = None
@@ -412,6 +420,7 @@ class ClientSession:
                 self._skip_here(out)
                 continue
             kind, _, verdict = self.ops.pop(0)
+            aborted, self._untold = self._untold or _ABORTED, b""
             ends = verdict is not None and verdict.kind in (Kind.ROLLBACK, Kind.COMMIT) and not _chains(verdict)
             if kind == QUERY:
                 if ends:
@@ -421,7 +430,7 @@ class ClientSession:
                 if verdict is not None and verdict.kind is Kind.EMPTY:
                     out += [messages.EMPTY_QUERY_RESPONSE, messages.READY_FAILED]
                 else:
-                    out += [_ABORTED, messages.READY_FAILED]
+                    out += [_no_savepoint(verdict) or aborted, messages.READY_FAILED]
             elif kind == SYNC:
                 out.append(messages.READY_IDLE if not self._failed_here else messages.READY_FAILED)
                 if not self._failed_here:
@@ -439,7 +448,7 @@ class ClientSession:
             elif kind == CLOSE:
                 out.append(messages.CLOSE_COMPLETE)
             elif kind in _EXTENDED or kind == FUNCTION_CALL:
-                out.append(_ABORTED)
+                out.append(_no_savepoint(verdict) or aborted)
                 self._skipping = kind != FUNCTION_CALL
         return b"".join(out)
 
@@ -556,6 +565,7 @@ class ClientSession:
         outstanding stays in the batch.
         """
         ops = self.ops
+        at_rest = not server.queue and not server.open_scope and server.status == IDLE
         if server.label is not self.journal.wanted and server.status == IDLE and not server.queue and not server.open_scope:
             out = self._restore(server)
         else:
@@ -578,13 +588,15 @@ class ClientSession:
             return b"".join(out)
         done = 0
         sent = bool(server.half_sent)
-        at_rest = not server.queue and not server.open_scope and server.status == IDLE
         for kind, raw, verdict in ops:
             if kind == _RAW:
                 if sent:
                     out.append(raw)
             elif kind == _POISON_OP:
                 self._poison(b"", server, out)
+            elif server.copy_in and kind in _NOT_IN_COPY:
+                # The origin would say so and hang up (W-30); so do we, and it survives.
+                raise ProtocolViolation(f"unexpected message type 0x{kind:02X} during COPY from stdin")
             elif self._skipping and kind != SYNC:
                 sent = False
             elif self._compose_one(kind, raw, verdict, server, out):
@@ -592,10 +604,11 @@ class ClientSession:
             else:
                 break
             done += 1
-        self._scope = ops[:done] if at_rest and not self._resent and not ops[done:] and ops[0][0] in (BIND, DESCRIBE) else None
+        resendable = at_rest and not self._resent and 0 < done == len(ops) and ops[0][0] in (BIND, DESCRIBE)
+        self._scope = ops[:] if resendable else None
         del ops[:done]
         if not ops:
-            self._size = 0
+            self.size = 0
         server.half_sent = self._streaming if sent else 0
         return b"".join(out)
 
@@ -633,8 +646,7 @@ class ClientSession:
                 self._function_call(raw, server, out)
             else:
                 self._copy(kind, raw, server, out)
-        except _MustCompareError:
-            server.open_scope = True
+        except _WaitError:
             return False
         except ProtocolViolation:
             # A bad body: the origin words the error (W-17), and only its own scope fails.
@@ -680,14 +692,15 @@ class ClientSession:
                 hint="Use the unnamed statement for very large texts.",
             )
         shared = self.pipe.registry.intern(raw[body_at:], self._parse_settings(), verdict)
-        self._shared[key] = Named(shared, key)
+        named = self._shared[key] = Named(shared, key)
         self._here().add(shared)
         present = server.statements.get(shared)
         if present:
             server.statements.move_to_end(shared)
-            server.queue.append(fake(messages.PARSE_COMPLETE, kind="P", statement=shared, name=key))
+            server.queue.append(fake(messages.PARSE_COMPLETE, kind="P", named=named))
             return
-        self._send_parse(shared, Expected("P", statement=shared, name=key), server, out, again=present is not None)
+        entry = Expected("P", statement=shared, name=key, named=named)
+        self._send_parse(shared, entry, server, out, again=present is not None)
 
     def _send_parse(
         self, shared: SharedStatement, entry: Expected, server: ServerSession, out: list[bytes], *, again: bool
@@ -740,7 +753,12 @@ class ClientSession:
             raise UnknownStatement(f'prepared statement "{_text(name)}" does not exist')
         shared = found.statement
         statements = server.statements
-        if statements.get(shared):
+        if found.is_pending and shared not in self._here():
+            # Parsed in an earlier scope of this flight. If that fails the name does not exist: the origin knows, unless
+            # it was never asked.
+            if statements.get(shared):
+                raise _WAIT
+        elif statements.get(shared):
             statements.move_to_end(shared)
         elif shared not in self._here():
             entry = Expected("P", Action.SKIP, statement=shared, name=name[:NAME_BYTES])
@@ -749,8 +767,9 @@ class ClientSession:
             if found.told is not None:
                 # The client decodes rows by what it was told; the schema may have changed meanwhile (W-26, E-6).
                 out += [messages.describe(b"S", shared.name), messages.FLUSH]
+                server.open_scope = True
                 server.queue.append(Expected("DS", Action.COMPARE, statement=shared, name=found.name, named=found, describes=True))
-                raise _MustCompare
+                raise _WAIT
         return found
 
     def _bind(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
@@ -886,6 +905,8 @@ class ClientSession:
                 reply = self._local(verdict) or b""
                 server.queue.append(fake(reply + messages.ready_for_query(server.status)))
                 return True
+        if server.open_scope:
+            server.spoiled = True
         self._check_currval(verdict, server)
         if verdict is not None and verdict.statements is not None and not verdict.is_plain:
             if verdict.kind is Kind.EXECUTE:
@@ -1036,6 +1057,7 @@ _ASYNCPG_RESET_REPLY: Final = (
 )
 
 _EXTENDED: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE})
+_NOT_IN_COPY: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, QUERY, FUNCTION_CALL})
 _NEVER_ALONE: Final = frozenset({_RAW, COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH})
 _ABORTED_TEXT: Final = "current transaction is aborted, commands ignored until end of transaction block"
 _ABORTED: Final = messages.error_response(_ABORTED_TEXT, "25P02")
@@ -1057,17 +1079,25 @@ _HARMLESS: Final = frozenset(
 """Settings that Parse does not look at."""
 
 
-class _MustCompareError(Exception):
-    """The op has to wait until the origin has described its statement anew."""
+class _WaitError(Exception):
+    """The op, and what follows, has to wait for replies that are outstanding."""
 
 
-_MustCompare: Final = _MustCompareError()
+_WAIT: Final = _WaitError()
 
 
 def verdict_of(op: Op) -> Verdict:
     """The verdict of a Query or Parse op."""
     assert op[2] is not None
     return op[2]
+
+
+def _no_savepoint(verdict: Verdict | None) -> bytes:
+    """ROLLBACK TO, when the transaction's savepoints went with their server."""
+    single = verdict.single if verdict is not None and verdict.kind is Kind.ROLLBACK_TO else None
+    if single is None or single.name is None:
+        return b""
+    return messages.error_response(f'savepoint "{_text(single.name)}" does not exist', "3B001")
 
 
 def _chains(verdict: Verdict) -> bool:

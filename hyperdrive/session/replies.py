@@ -136,8 +136,8 @@ COPY_ENDS: Final = Expected("copy ends", Action.FAKE)
 """Stands where the client ended a copy ahead of CopyInResponse: a Sync before it gives no reply, one behind it does (W-30)."""
 
 
-def fake(
-    payload: bytes, *, kind: str = "fake", statement: SharedStatement | None = None, name: bytes | None = None
-) -> Expected:
+def fake(payload: bytes, *, kind: str = "fake", named: Named | None = None) -> Expected:
     """An answer of our own in its place among the server's."""
-    return Expected(kind, Action.FAKE, payload=payload, statement=statement, name=name)
+    if named is None:
+        return Expected(kind, Action.FAKE, payload=payload)
+    return Expected(kind, Action.FAKE, payload=payload, statement=named.statement, name=named.name, named=named)

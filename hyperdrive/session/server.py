@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from hyperdrive.errors import LedgerMismatch, OriginLost
+from hyperdrive.errors import HyperdriveError, LedgerMismatch, OriginLost
 from hyperdrive.pgwire.framing import (
     COMMAND_COMPLETE,
     COPY_BOTH_RESPONSE,
@@ -45,6 +45,10 @@ _CHANGED: Final = error_response("cached plan must not change result type", "0A0
 
 _FORGETS: Final = (b"DISCARD ALL", b"DEALLOCATE ALL")
 
+THROUGH_ABOVE: Final = 32 * 1024
+"""A row of which more bytes than this are missing passes in pieces. Smaller ones wait for their end, so that the connection's
+loss in between leaves the client with whole messages."""
+
 MAX_MESSAGE_HELD: Final = 1 << 20
 """Bytes of one incomplete message that is not a row or copy data; such messages carry names and texts only."""
 
@@ -52,13 +56,14 @@ MAX_MESSAGE_HELD: Final = 1 << 20
 class ServerSession:
     """The protocol state of one server connection.
 
-    ``receive`` raises ``LedgerMismatch`` when the server answers what nobody asked: close it, never guess.
+    When the server answers what nobody asked, ``broken`` is set: close it, never guess.
     """
 
     __slots__ = (
         "_tail",
         "_through",
         "attention",
+        "broken",
         "client",
         "copy_in",
         "failed",
@@ -67,6 +72,7 @@ class ServerSession:
         "label",
         "open_scope",
         "queue",
+        "spoiled",
         "statements",
         "status",
         "unnamed",
@@ -93,6 +99,10 @@ class ServerSession:
         """An error was seen in the scope that is under way."""
         self.attention = False
         """Something was journalled since the session was last idle: it has to be told of ReadyForQuery."""
+        self.broken: HyperdriveError | None = None
+        """The connection cannot be used any longer."""
+        self.spoiled = False
+        """The client did what leaves some origins in disorder (Query in an open scope, W-13): nobody else may have it."""
         self.fatal: bytes | None = None
         """A FATAL ErrorResponse: the connection is about to end."""
         self._tail = b""
@@ -105,6 +115,11 @@ class ServerSession:
             not self.queue and self.status == IDLE and not self.open_scope and not self.half_sent and not self._through
         )
 
+    @property
+    def is_mid_message(self) -> bool:
+        """The client has the first part of a row whose rest has not come."""
+        return self._through > 0
+
     # --- bytes in -----------------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> bytes:
@@ -113,9 +128,8 @@ class ServerSession:
         Runs of forwarded messages are returned as one slice, usually *data* itself. A row that is not complete yet passes in
         pieces, so a result of any size needs no more memory than one read.
 
-        Raises:
-            LedgerMismatch: a reply that the queue does not expect.
-            OriginLost: the settings that had to go ahead of a scope were refused.
+        Afterwards ``broken`` says whether the connection can be used at all: a LedgerMismatch, a reply that the queue does not
+        expect, or OriginLost, the settings that had to go ahead of a scope were refused.
         """
         if self._tail:
             data = self._tail + data
@@ -130,51 +144,57 @@ class ServerSession:
         queue = self.queue
         pieces: list[bytes] | None = None
         moves: dict[int, int] | None = queue[0].moves if queue else IDLE_MOVES
-        while i + 5 <= size:
-            length = read_length(data, i + 1)[0]
-            end = i + 1 + length
-            if end > size:
-                break
-            move = moves.get(data[i], LOOK)  # type: ignore[union-attr]  # a FAKE never stays at the head
-            if move == STAY:
+        try:
+            while i + 5 <= size:
+                length = read_length(data, i + 1)[0]
+                end = i + 1 + length
+                if end > size:
+                    break
+                move = moves.get(data[i], LOOK)  # type: ignore[union-attr]  # a FAKE never stays at the head
+                if move == STAY:
+                    i = end
+                    continue
+                if move == FINISH:
+                    queue.popleft()
+                elif move == READY:
+                    self.status = data[i + 5]
+                    queue.popleft()
+                    if self.attention or self.failed:
+                        self._settle()
+                else:
+                    if length < 4:
+                        raise LedgerMismatch("the database sent a message of an impossible length")
+                    instead = self._look(data, i, end)
+                    if instead is not None:
+                        if pieces is None:
+                            pieces = []
+                        pieces.append(data[start:i])
+                        pieces.append(instead)
+                        start = end
                 i = end
-                continue
-            if move == FINISH:
-                queue.popleft()
-            elif move == READY:
-                self.status = data[i + 5]
-                queue.popleft()
-                if self.attention or self.failed:
-                    self._settle()
-            else:
-                if length < 4:
-                    raise LedgerMismatch("the database sent a message of an impossible length")
-                instead = self._look(data, i, end)
-                if instead is not None:
+                moves = queue[0].moves if queue else IDLE_MOVES
+                while moves is None:
                     if pieces is None:
                         pieces = []
                     pieces.append(data[start:i])
-                    pieces.append(instead)
-                    start = end
-            i = end
-            moves = queue[0].moves if queue else IDLE_MOVES
-            while moves is None:
-                if pieces is None:
-                    pieces = []
-                pieces.append(data[start:i])
-                start = i
-                pieces.append(self._fire(queue.popleft()))
-                moves = queue[0].moves if queue else IDLE_MOVES
+                    start = i
+                    pieces.append(self._fire(queue.popleft()))
+                    moves = queue[0].moves if queue else IDLE_MOVES
+        except HyperdriveError as error:
+            # What came before it is right and has been taken off the queue: the client gets it.
+            self.broken = error
+            size = i
         if i < size:
-            if size - i >= 5 and moves.get(data[i]) == STAY:  # type: ignore[union-attr]
-                self._through = i + 1 + read_length(data, i + 1)[0] - size
+            left = i + 1 + read_length(data, i + 1)[0] - size if size - i >= 5 else 0
+            if left > THROUGH_ABOVE and moves.get(data[i]) == STAY:  # type: ignore[union-attr]
+                self._through = left
                 i = size
             else:
                 self._tail = data[i:]
                 if len(self._tail) > MAX_MESSAGE_HELD and read_length(data, i + 1)[0] > 2 * MAX_MESSAGE_HELD:
-                    raise LedgerMismatch("the database sent a message of an impossible length")
+                    self.broken = LedgerMismatch("the database sent a message of an impossible length")
         if pieces is None:
-            return data if i == size and start == 0 else data[start:i]
+            return data if start == 0 and i == len(data) else data[start:i]
         pieces.append(data[start:i])
         return b"".join(pieces)
 
@@ -191,6 +211,8 @@ class ServerSession:
     def _fire(self, entry: Expected) -> bytes:
         if entry.ends_scope:
             self._settle()
+        elif entry.named is not None:
+            entry.named.is_pending = False
         return entry.payload
 
     # --- messages that need a decision ----------------------------------------------------------------------------------------
@@ -226,6 +248,8 @@ class ServerSession:
             self.queue.popleft()
             if head.statement is not None and head.statement in self.statements:
                 self.statements[head.statement] = True
+                if head.named is not None:
+                    head.named.is_pending = False
         elif move == READY:
             self.status = data[start + 5]
             self.queue.popleft()

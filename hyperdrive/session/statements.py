@@ -50,12 +50,14 @@ class Named:
     ``told`` is the RowDescription or NoData that the client was given for it; ``None`` while it has not asked.
     """
 
-    __slots__ = ("bind", "name", "statement", "told")
+    __slots__ = ("bind", "is_pending", "name", "statement", "told")
 
     def __init__(self, statement: SharedStatement, name: bytes) -> None:
         self.statement = statement
         self.name = name
         self.told: bytes | None = None
+        self.is_pending = True
+        """Its Parse has not been answered, so it may yet turn out not to exist."""
         self.bind = Expected("B", statement=statement, name=name, named=self)
 
 

@@ -284,6 +284,8 @@ def _into(found: Findings, into: Tree, encode: Callable[[str], bytes], once: fro
 def _write(found: Findings, statement: Tree, encode: Callable[[str], bytes], once: frozenset[int]) -> None:
     found.writes = True
     found.is_pure = False
+    if statement.get("relation", {}).get("relname") == "pg_settings":
+        found.runs_unknown = True  # an UPDATE of that view is a SET, without the tag (view-pg-settings)
 
 
 def temp_object(var: Tree, encode: Callable[[str], bytes], on_commit: str | None) -> TempObject | None:

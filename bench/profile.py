@@ -8,31 +8,28 @@ giving the server back. The origin's replies are canned. What the kernel and the
 from __future__ import annotations
 
 import argparse
+import asyncio
 import cProfile
 import io
 import pstats
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, cast
 
-from hyperdrive.clock import ManualClock
+from hyperdrive.clock import SystemClock
 from hyperdrive.net.transport import Transport
 from hyperdrive.pgwire import messages as m
 from hyperdrive.pgwire.framing import split
 from hyperdrive.pool.interfaces import PoolKey
-from hyperdrive.pool.pool import Pool
-from hyperdrive.pool.settings import PoolMode, PoolSettings
+from hyperdrive.pool.settings import PoolSettings
 from hyperdrive.proxy.client import ClientConnection
-from hyperdrive.proxy.context import PoolContext
-from hyperdrive.proxy.metrics import ProxyMetrics
+from hyperdrive.proxy.proxy import Proxy, ProxySettings
 from hyperdrive.proxy.server import ServerConnection
-from hyperdrive.session.client import ClientSession, Pipe
+from hyperdrive.session.client import ClientSession
 from hyperdrive.session.settings import EMPTY
-from hyperdrive.session.statements import StatementRegistry
-from hyperdrive.sql.cache import VerdictCache
 
 SELECT = b"SELECT abalance FROM pgbench_accounts WHERE aid = "
 _COLUMN = m.row_description([(b"abalance", 23, 4)])
@@ -43,10 +40,10 @@ _VIEW = {b"client_encoding": b"UTF8", b"standard_conforming_strings": b"on", b"s
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What one read from the client brings, and what the origin answers to it; ``None``: it is not asked."""
+    """What one read from the client brings, and what the origin answers to it."""
 
     asked: bytes
-    answered: bytes | None
+    answered: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +67,14 @@ class NullTransport:
     def write(self, data: bytes) -> None:
         self.written = data
 
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.write(b"".join(pieces))
+
     def is_closing(self) -> bool:
         return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def ignore(self, *_: object) -> None:
         """For everything that a transport is told and has no answer to."""
@@ -105,29 +108,21 @@ def _answer(message: bytes) -> bytes:
     return b""
 
 
-class _NeverTimer:
-    def cancel(self) -> None: ...
-
-
 class Scene:
-    """One client and one server of one pool, linked as the proxy links them."""
+    """One client and one server of one pool, linked as the proxy links them. Needs a running loop, which does nothing."""
 
     def __init__(self) -> None:
-        clock = ManualClock()
-        verdicts = VerdictCache()
-        pipe = Pipe(lambda *_: verdicts.classify, StatementRegistry(), max_statements=200, pin_unknown=False)
-        ignore = cast("Any", lambda *_: None)
-        context = PoolContext(pipe, PoolMode.TRANSACTION, clock, ProxyMetrics(), forget=ignore, send_cancel=ignore)
-        context.pool = Pool(
-            PoolKey("app", "app"), PoolSettings(), cast("Any", None), clock, call_later=lambda *_: _NeverTimer()
-        )
+        # Nobody connects and nobody logs in, so there is no origin and nobody who knows passwords.
+        nothing = cast("Any", None)
+        proxy = Proxy(nothing, nothing, ProxySettings(), lambda _: PoolSettings(min_size=0), SystemClock())
+        context = proxy.context(PoolKey("app", "app"))
         view = context.logged_in(_VIEW)
         self.to_origin = NullTransport()
         self.server = ServerConnection(context, 1, b"key", view, "nowhere")
         self.server.attach(cast("Transport", self.to_origin))
         context.pool.adopt(self.server)
         self.client = ClientConnection(
-            context, ClientSession(pipe, EMPTY, view), cast("Transport", NullTransport()), 1, b"key"
+            context, ClientSession(context.pipe, EMPTY, view), cast("Transport", NullTransport()), 1, b"key"
         )
         context.clients.add(self.client)
 
@@ -142,8 +137,7 @@ class Scene:
     def play(self, exchange: Exchange) -> None:
         """One read from the client, then one from the server."""
         self.client.data_received(exchange.asked)
-        if exchange.answered is not None:
-            self.server.data_received(exchange.answered)
+        self.server.data_received(exchange.answered)
 
 
 def cases() -> list[Case]:
@@ -288,7 +282,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench micro", description=__doc__.splitlines()[0])
     parser.add_argument("--iterations", type=int, default=200_000)
     parser.add_argument("--profile", metavar="CASE", help="show where the time of one case goes, by function")
-    options = parser.parse_args(arguments)
+    return asyncio.run(_main(parser, parser.parse_args(arguments)))
+
+
+async def _main(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.profile:
         chosen = [case for case in cases() if case.name == options.profile]
         if not chosen:

@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         help="also measure with the proxy alone on one core, load and Postgres on the others",
     )
+    made.add_argument("--floor", action="store_true", help="add a forwarder that decides nothing: what Python costs")
     made.add_argument("--json", type=Path, default=LATEST, metavar="FILE", help="where the figures go")
     made.add_argument("--report", type=Path, metavar="FILE", help="where the page goes (default: beside the figures)")
     return made
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     live, watch = Live(), Stopwatch()
     command = shlex.join(["python", "-m", "bench", *(sys.argv[1:] if arguments is None else arguments)])
     run = Run(command, datetime.now(UTC).isoformat(timespec="seconds"), 0.0, machine(), versions())
-    targets, run.skipped = available(usual_targets())
+    targets, run.skipped = available(usual_targets(floor=options.floor))
     for line in run.skipped:
         live.say(f"skipped  {line}")
     for target in targets:

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import pgbench, processes
 from bench.live import Live
 from bench.results import Outcome
-from bench.targets import Direct, Missing, PgBouncer, Running, Target, Us
+from bench.targets import Direct, Floor, Missing, PgBouncer, Running, Target, Us
 from hyperdrive.localserver import LocalServer
 
 ORIGIN_SETTINGS = {
@@ -169,9 +169,9 @@ def available(candidates: Sequence[Target]) -> tuple[list[Target], list[str]]:
     return found, missing
 
 
-def usual_targets() -> list[Target]:
-    """Whatever a user would pick between."""
-    return [Direct(), Us(), PgBouncer()]
+def usual_targets(*, floor: bool = False) -> list[Target]:
+    """Whatever a user would pick between; *floor* adds the forwarder that decides nothing."""
+    return [Direct(), Us(), PgBouncer(), *([Floor()] if floor else [])]
 
 
 class Stopwatch:

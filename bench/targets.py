@@ -110,23 +110,43 @@ class Us(Target):
             "warning",
         ]
         command += ["--max-client-connections", f"{MAX_CLIENTS}", *self.flags]
-        env = {k: v for k, v in os.environ.items() if not k.startswith("HYPERDRIVE_")} | {"PYTHONPATH": str(ROOT)}
-        with tempfile.TemporaryDirectory(prefix="bench-") as cwd, tempfile.TemporaryFile("w+") as log:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env, cwd=cwd)
-            try:
-                assert process.stdout is not None
-                line = process.stdout.readline()
-                if not line.startswith("ready "):
-                    process.wait(START_SECONDS)
-                    log.seek(0)
-                    raise RuntimeError(f"hyperdrive did not start:\n{log.read()}")
-                port = int(line.rpartition("/")[0].rpartition(":")[2])
-                await_port(port)
-                yield Running(self.name, port, (process.pid,))
-            finally:
-                end(process)
-                if process.stdout is not None:
-                    process.stdout.close()
+        with serving(self.name, command) as running:
+            yield running
+
+
+class Floor(Target):
+    """A forwarder on uvloop that decides nothing: what Python costs, whatever we do."""
+
+    name = "floor"
+
+    def version(self) -> str:
+        return "bench.forwarder"
+
+    @contextmanager
+    def start(self, origin_port: int, *, pool_size: int = POOL_SIZE, workers: int = 1) -> Iterator[Running]:
+        with serving(self.name, [sys.executable, "-m", "bench.forwarder", f"{origin_port}"]) as running:
+            yield running
+
+
+@contextmanager
+def serving(name: str, command: Sequence[str]) -> Iterator[Running]:
+    """Run *command*, which prints ``ready`` and its URL when it can serve."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("HYPERDRIVE_")} | {"PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryDirectory(prefix="bench-") as cwd, tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env, cwd=cwd)
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            if not line.startswith("ready "):
+                process.wait(START_SECONDS)
+                log.seek(0)
+                raise RuntimeError(f"{name} did not start:\n{log.read()}")
+            port = int(line.rpartition("/")[0].rpartition(":")[2])
+            await_port(port)
+            yield Running(name, port, (process.pid,))
+        finally:
+            end(process)
+            process.stdout.close()
 
 
 class PgBouncer(Target):

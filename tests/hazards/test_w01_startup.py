@@ -168,7 +168,7 @@ async def test_w04_cancel_keys_are_our_own(scene: Scene) -> None:
 
 async def test_w04_a_wrong_key_cancels_nothing(scene: Scene) -> None:
     client = await scene.client()
-    client.send(query("select pg_sleep(0.3), 'done'"))
+    client.send(query("select pg_sleep(0.6), 'done'"))
     await eventually(lambda: scene.is_waiting("PgSleep"), "the query runs")
     right = client.secret
     for wrong in (bytes(4), right[:-1] + bytes([right[-1] ^ 1]), right + b"x", b""):

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from hyperdrive.clock import Clock
 from hyperdrive.errors import (
-    FeatureNotSupported,
     HyperdriveError,
+    NotReady,
     OriginLoginFailed,
     OriginRefused,
     ShuttingDown,
@@ -36,6 +36,7 @@ from hyperdrive.proxy.client import ClientConnection
 from hyperdrive.proxy.connect import Origin, open_server, send_cancel
 from hyperdrive.proxy.context import PoolContext, Welcome
 from hyperdrive.proxy.metrics import DatabaseMetrics, ProxyMetrics
+from hyperdrive.proxy.relay import Relay, asks_for_replication, open_relay
 from hyperdrive.proxy.server import ServerConnection
 from hyperdrive.session.client import Classify, ClientSession, Pipe
 from hyperdrive.session.handshake import Admit
@@ -106,7 +107,10 @@ class Proxy:
         self.pools: Pools[ServerConnection] = Pools(pool_settings, self._connect, clock, limits)
         self.verdicts = VerdictCache()
         self.clients: dict[int, ClientConnection] = {}
+        self.relays: dict[int, Relay] = {}
         self.doors: set[FrontDoor] = set()
+        self.disabled: set[str] = set()
+        """Databases, by their names at the origin, that take no new clients."""
         self.console = console
         self._pool_settings = pool_settings
         self._forward_cancel = forward_cancel
@@ -116,6 +120,11 @@ class Proxy:
         self._shutting_down = False
 
     # --- clients ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_shutting_down(self) -> bool:
+        """No client is let in any more."""
+        return self._shutting_down
 
     @property
     def is_crowded(self) -> bool:
@@ -135,10 +144,13 @@ class Proxy:
             door.admitted()
             return
         self._check_room()
-        if admit.replication not in (None, b"false", b"off", b"no", b"0"):
-            raise FeatureNotSupported("replication connections are not offered through the proxy")
         self.directory.learn(admit.user, admit.learned)
         key = PoolKey(self.settings.database_names.get(admit.database, admit.database), admit.user)
+        if key.database in self.disabled:
+            raise NotReady(f'database "{admit.database}" is not currently accepting connections', sqlstate="55000")
+        if asks_for_replication(admit):
+            await self._admit_relay(key, admit, transport, door)
+            return
         context = self.context(key)
         welcome = await self._welcome(context, admit.settings)
         if transport.is_closing():
@@ -157,15 +169,22 @@ class Proxy:
         door.admitted()
         client.begin(admit.leftover)
 
+    async def _admit_relay(self, key: PoolKey, admit: Admit, transport: Transport, door: FrontDoor) -> None:
+        relay = await open_relay(self, key, admit, transport)
+        if relay is not None:
+            self.metrics.clients_admitted += 1
+            door.admitted()
+            relay.begin()
+
     def _check_room(self) -> None:
-        if len(self.clients) >= self.settings.max_clients:
+        if len(self.clients) + len(self.relays) >= self.settings.max_clients:
             raise TooManyConnections("sorry, too many clients already")
 
     def new_key(self, minor: int) -> tuple[int, bytes]:
         """A pid that no client of ours has, and a secret; both say nothing about the origin's (W-04)."""
         while True:
             pid = (secrets.randbits(23) << 8 | self.settings.worker % _MOST_WORKERS) & 0x7FFFFFFF
-            if pid >> 8 and pid not in self.clients:
+            if pid >> 8 and pid not in self.clients and pid not in self.relays:
                 return pid, secrets.token_bytes(KEY_BYTES_3_2 if minor >= 2 else KEY_BYTES_3_0)
 
     def _forget(self, client: ClientConnection) -> None:
@@ -173,7 +192,7 @@ class Proxy:
 
     def cancel(self, pid: int, key: bytes, *, forwarded: bool = False) -> None:
         """A CancelRequest came. Nothing is ever answered to it."""
-        client = self.clients.get(pid)
+        client = self.clients.get(pid) or self.relays.get(pid)
         if client is not None:
             if hmac.compare_digest(client.key, key):
                 self.metrics.cancels += 1
@@ -340,5 +359,7 @@ class Proxy:
             await self.pools.drain(drain_seconds)
         for client in list(self.clients.values()):
             client.end(error)
+        for relay in list(self.relays.values()):
+            relay.end()
         self.pools.close()
         await self.directory.close()

@@ -55,7 +55,9 @@ class ClientConnection(asyncio.Protocol):
         "write",
     )
 
-    def __init__(self, context: PoolContext, session: ClientSession, transport: Transport, pid: int, key: bytes) -> None:
+    def __init__(
+        self, context: PoolContext, session: ClientSession, transport: Transport, pid: int, key: bytes
+    ) -> None:
         self.context = context
         self.session = session
         self.transport = transport
@@ -293,7 +295,11 @@ class ClientConnection(asyncio.Protocol):
         if self._source_paused:
             self.resume_source()
         if session.is_pinned or state.half_sent or state.is_mid_message:
-            self.end(ShuttingDown("the connection to the database was lost, and the state of the session with it", detail=reason))
+            self.end(
+                ShuttingDown(
+                    "the connection to the database was lost, and the state of the session with it", detail=reason
+                )
+            )
             return
         in_transaction = state.status != IDLE
         if resend is not None and not in_transaction and not session.ops and not state.failed and not self._retried:

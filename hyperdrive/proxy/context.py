@@ -129,7 +129,12 @@ class PoolContext:
         application_name: bytes | None = None
         for name, value in startup:
             lower = name.lower()
-            if lower == APPLICATION_NAME and value.isascii() and value.decode().isprintable() and len(value) <= _NAME_BYTES:
+            if (
+                lower == APPLICATION_NAME
+                and value.isascii()
+                and value.decode().isprintable()
+                and len(value) <= _NAME_BYTES
+            ):
                 application_name = value
             elif known.get(lower) != value:
                 items[lower] = statement_for(lower, value)

@@ -72,7 +72,9 @@ class ServerConnection(Pooled, asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, context: PoolContext, pid: int, cancel_key: bytes, view: Mapping[bytes, bytes], address: str) -> None:
+    def __init__(
+        self, context: PoolContext, pid: int, cancel_key: bytes, view: Mapping[bytes, bytes], address: str
+    ) -> None:
         super().__init__()
         self.context = context
         self.pid = pid

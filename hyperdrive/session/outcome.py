@@ -7,7 +7,7 @@ and tells it of each CommandComplete. Knows no socket and no server.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from hyperdrive.session import settings
 from hyperdrive.session.settings import EMPTY, Label, label, statement_for
@@ -24,9 +24,6 @@ from hyperdrive.sql.verdict import (
     Statement,
     TempObject,
 )
-
-if TYPE_CHECKING:
-    from hyperdrive.session.client import ClientSession
 
 TEMPORARY: Final = "temporary object"
 LISTENING: Final = "LISTEN"
@@ -335,7 +332,16 @@ def _characteristics(statement: Statement) -> list[tuple[bytes, bytes]]:
 
 
 # Only the usual spellings: anything else makes the label unknown.
-_BOOLEANS: Final = {b"t": True, b"true": True, b"1": True, b"on": True, b"f": False, b"false": False, b"0": False, b"off": False}
+_BOOLEANS: Final = {
+    b"t": True,
+    b"true": True,
+    b"1": True,
+    b"on": True,
+    b"f": False,
+    b"false": False,
+    b"0": False,
+    b"off": False,
+}
 
 
 class Parameters:
@@ -377,6 +383,14 @@ def _lock(key: tuple[bytes | Parameter | None, ...] | None, is_shared: bool, par
     return (tuple(_argument(part, parameters) for part in key), is_shared)
 
 
+class Completes(Protocol):
+    """What a Watch tells: the client session."""
+
+    def completed(
+        self, statement: Statement | None, tag: bytes, parameters: Parameters | None, *, restored: bool = False
+    ) -> None: ...
+
+
 class Watch:
     """Sits on an entry of the reply queue and hands each CommandComplete to the client session."""
 
@@ -384,7 +398,7 @@ class Watch:
 
     def __init__(
         self,
-        client: ClientSession,
+        client: Completes,
         statements: tuple[Statement, ...] | None,
         parameters: Parameters | None = None,
         *,

@@ -73,7 +73,20 @@ class Expected:
     ``legal`` says what may come at all. ``watch`` is told of CommandComplete, ``statement`` is what a Parse makes.
     """
 
-    __slots__ = ("action", "captured", "describes", "ends_scope", "kind", "legal", "moves", "name", "named", "payload", "statement", "watch")
+    __slots__ = (
+        "action",
+        "captured",
+        "describes",
+        "ends_scope",
+        "kind",
+        "legal",
+        "moves",
+        "name",
+        "named",
+        "payload",
+        "statement",
+        "watch",
+    )
 
     def __init__(
         self,

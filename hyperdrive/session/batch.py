@@ -1,0 +1,279 @@
+"""What a client sent, cut into messages: the batch that will run next.
+
+Knows framing, and which texts have to be read in what way; decides when a batch is complete enough to travel. The two shapes that
+make up nearly all traffic, one whole Query and one whole extended scope of an unnamed statement, are recognised at a glance and kept
+in one piece. Knows no server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from hyperdrive.errors import ProtocolViolation
+from hyperdrive.pgwire import framing, messages
+from hyperdrive.pgwire.framing import (
+    BIND,
+    CLOSE,
+    COPY_DATA,
+    COPY_DONE,
+    COPY_FAIL,
+    DESCRIBE,
+    EXECUTE,
+    FLUSH,
+    FRONTEND_LIMITS,
+    FUNCTION_CALL,
+    PARSE,
+    QUERY,
+    SYNC,
+    TERMINATE,
+    read_length,
+)
+from hyperdrive.session import replies
+from hyperdrive.session.replies import Expected
+from hyperdrive.session.settings import values
+from hyperdrive.session.statements import StatementRegistry
+from hyperdrive.sql.text import is_ascii_safe
+from hyperdrive.sql.verdict import Kind, Verdict
+
+Classify = Callable[[bytes], Verdict]
+
+STREAM_ABOVE: Final = 256 * 1024
+"""A message that declares more bytes than this is passed on in pieces; its text is judged as one of unknown class."""
+
+PARSE_HELD: Final = 16 * 1024 * 1024
+"""A Parse up to this size is held whole, since its text may have to be prepared on other servers too."""
+
+SHIP_ABOVE: Final = 64 * 1024
+"""So many bytes of extended messages are collected before they travel without waiting for Sync or Flush."""
+
+_SHIPS: Final = frozenset({QUERY, SYNC, FLUSH, FUNCTION_CALL, COPY_DATA, COPY_DONE, COPY_FAIL})
+
+# The extended scopes that drivers send for an unnamed statement, with what they cause.
+_WHOLE: Final[dict[bytes, tuple[Expected, ...]]] = {
+    b"PBDES": (replies.PARSE, replies.BIND, replies.DESCRIBE_PORTAL, replies.EXECUTE, replies.SYNC),
+    b"PBES": (replies.PARSE, replies.BIND, replies.EXECUTE, replies.SYNC),
+}
+
+
+Op = tuple[int, bytes, Verdict | None]
+
+RAW: Final = 0
+"""An op of bytes that belong to a message whose head has travelled."""
+
+POISON_OP: Final = 1
+"""An op that fails the open scope on the server."""
+
+EXTENDED: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE})
+UNREAD: Final = Verdict(kind=Kind.UNKNOWN, statements=None)
+"""The verdict of a text that was not read to its end."""
+
+_ONE_QUERY: Final = (replies.QUERY,)
+_HEAD: Final = 4096
+"""So much of a large message has to be there before it is passed on: the names at its front."""
+
+
+class Pipe:
+    """What a session shares with the others of its pool."""
+
+    __slots__ = ("defaults_changed", "max_statements", "pin_unknown", "reader", "registry")
+
+    def __init__(
+        self,
+        reader: Callable[[bool, bool], Classify],
+        registry: StatementRegistry,
+        *,
+        max_statements: int,
+        pin_unknown: bool,
+        defaults_changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.reader = reader
+        """``reader(ascii_safe, standard_strings)``: how texts are read in such a session (W-41, W-42)."""
+        self.defaults_changed = defaults_changed
+        """To be called when a client changed what later sessions begin with (ALTER ROLE … SET)."""
+        self.registry = registry
+        self.max_statements = max_statements
+        self.pin_unknown = pin_unknown
+
+
+class Batch:
+    """The part of a client session that takes bytes in."""
+
+    __slots__ = (
+        "_buffer",
+        "_classify",
+        "_resent",
+        "_streaming",
+        "_whole",
+        "ops",
+        "pipe",
+        "size",
+        "terminated",
+        "told",
+    )
+
+    def __init__(self, pipe: Pipe, told: Mapping[bytes, bytes]) -> None:
+        self.pipe = pipe
+        self.told: Mapping[bytes, bytes] = told
+        """Values last told in ParameterStatus; replaced, never changed in place."""
+        self.ops: list[Op] = []
+        self.size = 0
+        """Bytes of the messages in ``ops``, roughly."""
+        self.terminated = False
+        self._whole: tuple[Expected, ...] | None = None
+        """The batch is one op whose replies are these: nothing in it has to be looked at."""
+        self._buffer = b""
+        self._streaming = 0
+        self._resent = False
+        self._choose_reader()
+
+    def _choose_reader(self) -> None:
+        """How statements are read depends on where literals end and which bytes are ASCII (W-41, W-42)."""
+        told = self.told
+        self._classify = self.pipe.reader(
+            is_ascii_safe(told.get(b"client_encoding", b"UTF8")), told.get(b"standard_conforming_strings") != b"off"
+        )
+
+    def is_news(self, name: bytes, value: bytes) -> bool:
+        """Whether the client has to be told that a setting is *value*; from then on it has been."""
+        if self.told.get(name) == value:
+            return False
+        self.told = values({**self.told, name: value})
+        if name in (b"client_encoding", b"standard_conforming_strings"):
+            self._choose_reader()
+        return True
+
+    def receive(self, data: bytes) -> bool:
+        """Take in what the client sent; ``True`` when the batch should run now.
+
+        Raises:
+            ProtocolViolation: not a message of the protocol; the connection cannot go on.
+        """
+        ops = self.ops
+        if not ops and not self._buffer and not self._streaming:
+            if data[0] == QUERY and len(data) > 5 and read_length(data, 1)[0] + 1 == len(data):
+                # The usual: one whole Query in one read.
+                verdict = self._classify(data[5:-1])
+                ops.append((QUERY, data, verdict))
+                if verdict.is_plain and data[-1] == 0:
+                    self._whole = _ONE_QUERY
+                return True
+            if data[0] == PARSE and data[-5:] == messages.SYNC and self._is_usual(data):
+                return True
+        return self._cut(data)
+
+    def _is_usual(self, data: bytes) -> bool:
+        """One whole extended scope of an unnamed plain statement, as libpq's PQexecParams sends it."""
+        size = len(data)
+        kinds = b""
+        i = 0
+        while i + 5 <= size:
+            kind = data[i]
+            kinds += data[i : i + 1]
+            if kind == DESCRIBE:
+                if data[i + 5 : i + 7] != b"P\0":
+                    return False
+            elif kind == BIND:
+                if data[i + 5 : i + 7] != b"\0\0":
+                    return False
+            elif kind != SYNC and data[i + 5]:
+                return False
+            i += 1 + read_length(data, i + 1)[0]
+        whole = _WHOLE.get(kinds)
+        if whole is None or i != size or data[1] > 3:
+            return False
+        end = data.find(b"\0", 6)
+        verdict = self._classify(data[6:end])
+        if not verdict.is_plain:
+            return False
+        self.ops.append((PARSE, data, verdict))
+        self._whole = whole
+        return True
+
+    def _cut(self, data: bytes) -> bool:
+        if self._whole is not None:
+            # More came before the batch could run: it is cut like any other.
+            self._whole = None
+            data = self.ops.pop()[1] + data
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        ops = self.ops
+        self._resent = False
+        size = len(data)
+        i = 0
+        ready = False
+        if self._streaming:
+            i = min(self._streaming, size)
+            self._streaming -= i
+            ops.append((RAW, data[:i], None))
+            ready = True
+        while i + 5 <= size:
+            kind = data[i]
+            length = read_length(data, i + 1)[0]
+            if length < 4 or length > FRONTEND_LIMITS.get(kind, 0):
+                framing.check_frontend_header(kind, length)
+            end = i + 1 + length
+            if end > size:
+                if (length > STREAM_ABOVE and (kind != PARSE or length > PARSE_HELD)) or kind == COPY_DATA:
+                    if kind != COPY_DATA and size - i < _HEAD and size - i < length:
+                        break
+                    self._stream(kind, data[i:], end - size)
+                    return True
+                break
+            if kind == TERMINATE:
+                self.terminated = True
+                return ready
+            verdict = None
+            if kind == QUERY:
+                verdict = self._classify(data[i + 5 : end - 1]) if data[end - 1] == 0 else None
+            elif kind == PARSE:
+                name_end = data.find(b"\0", i + 5, end)
+                sql_end = data.find(b"\0", name_end + 1, end) if name_end >= 0 else -1
+                if sql_end >= 0:
+                    verdict = self._classify(data[name_end + 1 : sql_end])
+            ops.append((kind, data[i:end], verdict))
+            self.size += length
+            if kind in _SHIPS:
+                ready = True
+            i = end
+        if i < size:
+            self._buffer = data[i:]
+        if self.size > SHIP_ABOVE:
+            ready = True
+        return ready
+
+    def _stream(self, kind: int, head: bytes, left: int) -> None:
+        """Begin to pass on a message that is not complete: names stand at its front, the rest needs no look (W-18)."""
+        # The class of a text that was not read to its end is unknown.
+        self.ops.append((kind, head, UNREAD if kind in (QUERY, PARSE) else None))
+        self._streaming = left
+
+    def take_back(self, op: Op) -> None:
+        """Put a read that was lost with its server back, to be sent to another one."""
+        self.receive(op[1])
+
+    def _whole_to_ops(self) -> None:
+        if self._whole is not None:
+            data = self.ops.pop()[1]
+            self._whole = None
+            self._cut(data)
+
+
+def name_at(raw: bytes, start: int) -> tuple[bytes, int]:
+    """The zero-terminated name at *start* of a message, and the offset behind it."""
+    end = raw.find(b"\0", start)
+    if end < 0:
+        raise ProtocolViolation("invalid string in message")
+    return raw[start:end], end + 1
+
+
+def first_message(data: bytes) -> bytes:
+    """The first message of *data*."""
+    end = 1 + read_length(data, 1)[0]
+    return data if end == len(data) else data[:end]
+
+
+def shown(name: bytes) -> str:
+    """A name as a person reads it."""
+    return name.decode("utf-8", "replace")

@@ -1,0 +1,325 @@
+"""The extended protocol towards a server: statements, portals, and what has to go ahead of them.
+
+A client's statement name becomes that of a shared statement; a server that lacks it gets a Parse in the scope that needs it, and a
+full one closes what it used longest ago (W-19 to W-28). Messages are rewritten at their head only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from hyperdrive.errors import ClientError, DuplicateStatement, FeatureNotSupported, ProtocolViolation, UnknownStatement
+from hyperdrive.pgwire import messages
+from hyperdrive.pgwire.framing import read_length
+from hyperdrive.session import replies
+from hyperdrive.session.answers import Answers
+from hyperdrive.session.batch import UNREAD, Pipe, first_message, name_at, shown
+from hyperdrive.session.failures import ABORTED_TEXT
+from hyperdrive.session.outcome import PREPARED, Parameters, Watch
+from hyperdrive.session.replies import Action, Expected, fake
+from hyperdrive.session.server import FAILED, IDLE, ServerSession
+from hyperdrive.session.settings import Label
+from hyperdrive.session.statements import NAME_BYTES, POISON, Named, SharedStatement
+from hyperdrive.sql.verdict import Verdict
+
+_POISON_BIND: Final = messages.bind(b"", POISON)
+
+_HARMLESS: Final = frozenset(
+    {
+        b"application_name",
+        b"statement_timeout",
+        b"lock_timeout",
+        b"idle_in_transaction_session_timeout",
+        b"idle_session_timeout",
+        b"client_min_messages",
+        b"extra_float_digits",
+    },
+)
+"""Settings that Parse does not look at."""
+
+
+class WaitError(Exception):
+    """An op, and what follows it, has to wait for replies that are outstanding."""
+
+
+_WAIT: Final = WaitError()
+
+
+class Extended(Answers):
+    """The part of a client session that composes the messages of the extended protocol."""
+
+    __slots__ = ("_parsed_here", "serial")
+
+    _last_serial = 0
+
+    def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
+        super().__init__(pipe, base, told)
+        self.serial: int | None = None
+        """Stands for the session in the key of statements that it shares with nobody."""
+        self._parsed_here: set[SharedStatement] | None = None
+        """Statements that were Parsed in the scope being composed."""
+
+    def _fail(self, error: ClientError, server: ServerSession, out: list[bytes]) -> None:
+        """Fail the scope on both sides with an error that the origin does not know of (§1, the poison scope)."""
+        self._poison(messages.error_message(error), server, out)
+
+    def _poison(self, error: bytes, server: ServerSession, out: list[bytes]) -> None:
+        out.append(_POISON_BIND)
+        server.queue.append(Expected("B", Action.REPLACE, payload=error))
+        server.open_scope = True
+        self._skipping = True
+
+    def _parse(self, raw: bytes, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> None:
+        server.open_scope = True
+        if not raw[5]:
+            out.append(raw)
+            server.queue.append(replies.PARSE)
+            self.unnamed = server.unnamed = raw
+            self.unnamed_verdict = verdict
+            return
+        name, body_at = name_at(raw, 5)
+        key = name[:NAME_BYTES]
+        if key in self._shared and server.status == FAILED and not server.queue:
+            raise ClientError(ABORTED_TEXT, sqlstate="25P02")
+        if key in self._shared or (PREPARED, key) in (self.journal.lasting or ()):
+            # The origin looks at the text first, and its errors go before ours.
+            out.append(messages.message(b"P", b"\0" + raw[body_at:]))
+            server.queue.append(Expected("P", Action.SKIP, name=key))
+            server.unnamed = None
+            raise DuplicateStatement(f'prepared statement "{shown(key)}" already exists')
+        if verdict is None:
+            raise ProtocolViolation("invalid string in message")
+        if verdict is UNREAD:
+            raise FeatureNotSupported(
+                "a named prepared statement of this size cannot be shared",
+                hint="Use the unnamed statement for very large texts.",
+            )
+        shared = self.pipe.registry.intern(raw[body_at:], self._parse_settings(), verdict)
+        named = self._shared[key] = Named(shared, key)
+        self._here().add(shared)
+        present = server.statements.get(shared)
+        if present:
+            server.statements.move_to_end(shared)
+            server.queue.append(fake(messages.PARSE_COMPLETE, kind="P", named=named))
+            return
+        entry = Expected("P", statement=shared, name=key, named=named)
+        self._send_parse(shared, entry, server, out, again=present is not None)
+
+    def _send_parse(
+        self, shared: SharedStatement, entry: Expected, server: ServerSession, out: list[bytes], *, again: bool
+    ) -> None:
+        if again:
+            # Sent in an earlier scope whose fate is open: closing first makes this right whatever that is.
+            out.append(messages.close(b"S", shared.name))
+            server.queue.append(replies.SKIP_CLOSE)
+        else:
+            self._evict(server, out)
+        out.append(shared.parse_message())
+        server.queue.append(entry)
+        server.statements[shared] = False
+
+    def _evict(self, server: ServerSession, out: list[bytes]) -> None:
+        """Close the statements used longest ago until one more fits; never one that this batch refers to (W-20)."""
+        excess = len(server.statements) + 1 - self.pipe.max_statements
+        if excess <= 0:
+            return
+        busy = {entry.statement for entry in server.queue if entry.statement is not None}
+        for old in [s for s in server.statements if s not in busy][:excess]:
+            del server.statements[old]
+            out.append(messages.close(b"S", old.name))
+            server.queue.append(replies.SKIP_CLOSE)
+
+    def _parse_settings(self) -> object:
+        """What a shared statement's key says of the settings at Parse; sessions with names of their own share nothing."""
+        if self.journal.pins or self._has_sql_prepared():
+            return self._own_serial()
+        items = self.journal.wanted.items
+        return tuple((n, items[n]) for n in sorted(items) if n not in _HARMLESS) if items else ()
+
+    def _own_serial(self) -> int:
+        if self.serial is None:
+            Extended._last_serial += 1
+            self.serial = Extended._last_serial
+        return self.serial
+
+    def _here(self) -> set[SharedStatement]:
+        if self._parsed_here is None:
+            self._parsed_here = set()
+        return self._parsed_here
+
+    def _ensure(self, name: bytes, server: ServerSession, out: list[bytes]) -> Named | None:
+        """The shared statement behind *name*, on its way to the server if that lacks it; ``None``: the name is SQL's (W-24)."""
+        found = self._shared.get(name[:NAME_BYTES])
+        if found is None:
+            if (PREPARED, name[:NAME_BYTES]) in (self.journal.lasting or ()):
+                return None
+            raise UnknownStatement(f'prepared statement "{shown(name)}" does not exist')
+        shared = found.statement
+        statements = server.statements
+        if found.is_pending and shared not in self._here():
+            # Parsed in an earlier scope of this flight. If that fails the name does not exist: the origin knows, unless
+            # it was never asked.
+            if statements.get(shared):
+                raise _WAIT
+        elif statements.get(shared):
+            statements.move_to_end(shared)
+        elif shared not in self._here():
+            entry = Expected("P", Action.SKIP, statement=shared, name=name[:NAME_BYTES])
+            self._send_parse(shared, entry, server, out, again=shared in statements)
+            self._here().add(shared)
+            if found.told is not None:
+                # The client decodes rows by what it was told; the schema may have changed meanwhile (W-26, E-6).
+                out += [messages.describe(b"S", shared.name), messages.FLUSH]
+                server.open_scope = True
+                server.queue.append(
+                    Expected("DS", Action.COMPARE, statement=shared, name=found.name, named=found, describes=True)
+                )
+                raise _WAIT
+        return found
+
+    def _bind(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
+        portal, name_start = name_at(raw, 5)
+        name, rest = name_at(raw, name_start)
+        if not name:
+            if self.unnamed is None:
+                raise UnknownStatement("unnamed prepared statement does not exist")
+            if server.unnamed is not self.unnamed:
+                out.append(first_message(self.unnamed))
+                server.queue.append(Expected("P", Action.SKIP, name=b""))
+                server.unnamed = self.unnamed
+            verdict = self.unnamed_verdict
+            out.append(raw)
+            server.queue.append(replies.BIND)
+        else:
+            found = self._ensure(name, server, out)
+            if found is None:
+                verdict = None
+                out.append(raw)
+                server.queue.append(replies.BIND)
+            else:
+                shared = found.statement
+                verdict = shared.verdict
+                out.append(
+                    b"B"
+                    + (read_length(raw, 1)[0] - len(name) + len(shared.name)).to_bytes(4, "big")
+                    + raw[5:name_start]
+                    + shared.name
+                    + raw[rest - 1 :]
+                )
+                server.queue.append(found.bind)
+        server.open_scope = True
+        if verdict is not None and verdict.is_plain:
+            if self._portals:
+                self._portals.pop(portal, None)
+            return
+        if self._portals is None:
+            self._portals = {}
+        self._portals[portal] = (verdict, Parameters(raw, rest))
+
+    def _describe(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
+        server.open_scope = True
+        if raw[5:6] != b"S":
+            out.append(raw)
+            server.queue.append(replies.DESCRIBE_PORTAL)
+            return
+        name, _ = name_at(raw, 6)
+        if not name:
+            if self.unnamed is None:
+                raise UnknownStatement("unnamed prepared statement does not exist")
+            if server.unnamed is not self.unnamed:
+                out.append(first_message(self.unnamed))
+                server.queue.append(Expected("P", Action.SKIP, name=b""))
+                server.unnamed = self.unnamed
+            out.append(raw)
+        else:
+            found = self._ensure(name, server, out)
+            if found is not None:
+                out.append(messages.describe(b"S", found.statement.name))
+                server.queue.append(
+                    Expected("DS", statement=found.statement, name=found.name, named=found, describes=True)
+                )
+                return
+            out.append(raw)
+        server.queue.append(replies.DESCRIBE_STATEMENT)
+
+    def _execute(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
+        server.open_scope = True
+        if self._portals:
+            portal, _ = name_at(raw, 5)
+            found = self._portals.get(portal)
+            if found is not None:
+                verdict, parameters = found
+                self._check_currval(verdict, server)
+                out.append(raw)
+                self._before(verdict, server)
+                server.queue.append(Expected("E", watch=self._watch(verdict, parameters)))
+                return
+        out.append(raw)
+        server.queue.append(replies.EXECUTE)
+
+    def _watch(self, verdict: Verdict | None, parameters: Parameters | None = None) -> Watch:
+        return Watch(self, verdict.statements if verdict is not None else None, parameters)
+
+    def _check_currval(self, verdict: Verdict | None, server: ServerSession) -> None:
+        if verdict is not None and verdict.reads_currval and server.status == IDLE and not self.journal.is_pinned:
+            raise FeatureNotSupported(
+                "currval and lastval need the session that called nextval",
+                hint="Use INSERT ... RETURNING, call them in the same transaction as nextval, or use session pooling.",
+            )
+
+    def _before(self, verdict: Verdict | None, server: ServerSession) -> None:
+        """What a statement of unknown class, or one that clears names, does to what we believe of the server."""
+        if verdict is None or verdict.statements is None:
+            if self.pipe.pin_unknown:
+                self.journal.pin("statement of unknown class")
+
+    def _close(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
+        if raw[5:6] != b"S":
+            portal, _ = name_at(raw, 6)
+            if self._portals:
+                self._portals.pop(portal, None)
+            out.append(raw)
+            server.queue.append(replies.CLOSE)
+            server.open_scope = True
+            return
+        name, _ = name_at(raw, 6)
+        key = name[:NAME_BYTES]
+        if not name or (PREPARED, key) in (self.journal.lasting or ()):
+            if not name:
+                self.unnamed = server.unnamed = None
+            out.append(raw)
+            server.queue.append(replies.CLOSE)
+        else:
+            self._shared.pop(key, None)
+            server.queue.append(fake(messages.CLOSE_COMPLETE, kind="C"))
+        server.open_scope = True
+
+    def _sync(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
+        out.append(raw)
+        self._skipping = False
+        if self._parsed_here:
+            self._parsed_here = None
+        if server.copy_in:
+            return  # ignored by the origin until the copy ends (W-30)
+        server.queue.append(replies.SYNC)
+        server.open_scope = False
+
+    def completed(
+        self, statement: Statement | None, tag: bytes, parameters: Parameters | None, *, restored: bool = False
+    ) -> None:
+        """A watched statement ended with *tag*; ``None``: its class is unknown.
+
+        *restored*: what the server ran also gave the settings their start-up values back.
+        """
+        if statement is None:
+            self.journal.completed_unknown()
+        else:
+            self.journal.completed(statement, tag, parameters)
+            if statement.alters_defaults:
+                self.pipe.defaults_changed()
+            if restored:
+                self.journal.restored()
+            if statement.kind in (Kind.DEALLOCATE_ALL, Kind.DISCARD_ALL):
+                self._shared.clear()
+                self.unnamed = None

@@ -21,7 +21,7 @@ from hyperdrive.session.replies import Action, Expected, fake
 from hyperdrive.session.server import FAILED, IDLE, ServerSession
 from hyperdrive.session.settings import Label
 from hyperdrive.session.statements import NAME_BYTES, POISON, Named, SharedStatement
-from hyperdrive.sql.verdict import Verdict
+from hyperdrive.sql.verdict import Kind, Statement, Verdict
 
 _POISON_BIND: Final = messages.bind(b"", POISON)
 

@@ -37,6 +37,18 @@ def cpu_seconds(roots: Iterable[int]) -> float:
     return total
 
 
+def user_seconds(roots: Iterable[int]) -> float:
+    """CPU time of the trees spent in their own code, not in the kernel."""
+    total = 0.0
+    for process in tree(roots):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.children_user
+    return total
+
+
 def cpu_by_process(roots: Iterable[int]) -> dict[int, float]:
     """CPU time of each process of the trees, without its children's."""
     result = {}
@@ -84,8 +96,9 @@ def pin(roots: Iterable[int], to: Sequence[int]) -> None:
 def pinned(proxy: Sequence[int], others: Sequence[int]) -> Iterator[None]:
     """The proxy alone on one core; *others*, ourselves and what we start meanwhile on the rest."""
     everything = cores()
-    pin(proxy, everything[-1:])
+    # Ourselves first: the proxy is in our tree.
     pin([*others, os.getpid()], everything[:-1])
+    pin(proxy, everything[-1:])
     try:
         yield
     finally:

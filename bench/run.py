@@ -15,6 +15,7 @@ from bench.live import Live, table
 from bench.machine import machine, versions
 from bench.results import LATEST, Outcome, Run
 from bench.suite import FULL, QUICK, Plan, Stopwatch, Suite, available, origin, usual_targets
+from bench.targets import Us
 from bench.workloads import bulk, forwarding, idle, workers
 
 WORKLOADS: dict[str, Callable[[Suite], Outcome]] = {
@@ -46,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
         help="also measure with the proxy alone on one core, load and Postgres on the others",
     )
     made.add_argument("--floor", action="store_true", help="add a forwarder that decides nothing: what Python costs")
+    made.add_argument(
+        "--also", action="append", default=[], metavar="NAME=DIR", help="add us from another checkout, to try a change"
+    )
     made.add_argument("--json", type=Path, default=LATEST, metavar="FILE", help="where the figures go")
     made.add_argument("--report", type=Path, metavar="FILE", help="where the page goes (default: beside the figures)")
     return made
@@ -73,7 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     live, watch = Live(), Stopwatch()
     command = shlex.join(["python", "-m", "bench", *(sys.argv[1:] if arguments is None else arguments)])
     run = Run(command, datetime.now(UTC).isoformat(timespec="seconds"), 0.0, machine(), versions())
-    targets, run.skipped = available(usual_targets(floor=options.floor))
+    others = [option.partition("=") for option in options.also]
+    candidates = usual_targets(floor=options.floor) + [Us(name, root=Path(place)) for name, _, place in others]
+    targets, run.skipped = available(candidates)
     for line in run.skipped:
         live.say(f"skipped  {line}")
     for target in targets:

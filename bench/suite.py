@@ -110,7 +110,7 @@ class Suite:
         seconds: float,
         label: str,
     ) -> None:
-        before = processes.cpu_seconds(target.roots), processes.cpu_seconds(self.origin_pids)
+        before = self._cpu(target)
         known = outcome.find(f"throughput{label}", target.name)
         report = pgbench.run(
             target,
@@ -121,11 +121,12 @@ class Suite:
             expected_tps=known.samples[0] if known else 20_000,
             on_progress=lambda at, tps: self.live.now(f"{at:.0f} s  {tps:,.0f}/s"),
         )
-        after = processes.cpu_seconds(target.roots), processes.cpu_seconds(self.origin_pids)
+        after = self._cpu(target)
         done = max(1, report.transactions)
         outcome.add(f"throughput{label}", target.name, "1/s", report.tps)
         if target.roots:
             outcome.add(f"CPU{label}", target.name, "µs", (after[0] - before[0]) / done * 1e6)
+            outcome.add(f"CPU outside the kernel{label}", target.name, "µs", (after[2] - before[2]) / done * 1e6)
             outcome.add(f"memory{label}", target.name, "MiB", processes.resident_bytes(target.roots) / 2**20)
         outcome.add(f"CPU of Postgres{label}", target.name, "µs", (after[1] - before[1]) / done * 1e6)
         outcome.add(f"p50{label}", target.name, "ms", report.percentile(0.5))
@@ -133,6 +134,14 @@ class Suite:
         if report.failed or report.complaints:
             outcome.add(f"errors{label}", target.name, "", float(max(report.failed, report.complaints.count("\n"))))
             self.live.say(f"  {target.name}: {report.complaints.splitlines()[0] if report.complaints else 'failed'}")
+
+    def _cpu(self, target: Running) -> tuple[float, float, float]:
+        """Of the target, of Postgres, and of the target outside the kernel."""
+        return (
+            processes.cpu_seconds(target.roots),
+            processes.cpu_seconds(self.origin_pids),
+            processes.user_seconds(target.roots),
+        )
 
 
 def quantiles(values: Sequence[float], points: int = 50) -> list[float]:

@@ -84,11 +84,12 @@ class Direct(Target):
 
 
 class Us(Target):
-    """``hyperdrive serve`` as a process of its own, with *flags* beyond the usual."""
+    """``hyperdrive serve`` as a process of its own, with *flags* beyond the usual, from the checkout at *root*."""
 
-    def __init__(self, name: str = "us", flags: Sequence[str] = ()) -> None:
+    def __init__(self, name: str = "us", flags: Sequence[str] = (), root: Path = ROOT) -> None:
         self.name = name
         self.flags = tuple(flags)
+        self.root = root
 
     def version(self) -> str:
         from hyperdrive import __version__
@@ -110,7 +111,7 @@ class Us(Target):
             "warning",
         ]
         command += ["--max-client-connections", f"{MAX_CLIENTS}", *self.flags]
-        with serving(self.name, command) as running:
+        with serving(self.name, command, self.root) as running:
             yield running
 
 
@@ -129,9 +130,9 @@ class Floor(Target):
 
 
 @contextmanager
-def serving(name: str, command: Sequence[str]) -> Iterator[Running]:
-    """Run *command*, which prints ``ready`` and its URL when it can serve."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("HYPERDRIVE_")} | {"PYTHONPATH": str(ROOT)}
+def serving(name: str, command: Sequence[str], root: Path = ROOT) -> Iterator[Running]:
+    """Run *command* with the packages at *root*; it prints ``ready`` and its URL when it can serve."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("HYPERDRIVE_")} | {"PYTHONPATH": str(root)}
     with tempfile.TemporaryDirectory(prefix="bench-") as cwd, tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env, cwd=cwd)
         assert process.stdout is not None

@@ -1,0 +1,101 @@
+"""The page, its plots, the comparison of two runs, and what is shown while a run goes on."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from bench import compare, report, svg
+from bench.live import Live, table
+from bench.results import Outcome, Run
+
+
+def run(us: list[float], commit: str = "abc") -> Run:
+    made = Outcome("select", "pgbench -S", "about <all>")
+    for value in us:
+        made.add("throughput, simple", "us", "1/s", value)
+        made.add("throughput, simple", "PgBouncer", "1/s", 1000.0)
+        made.add("p99, simple", "us", "ms", 2.0, latencies=[0.5, 1.0, 2.0])
+    made.promise("throughput", "at least", 0.85, "× PgBouncer", made.ratio("throughput, simple", "us", "PgBouncer"))
+    trips = Outcome("round-trips", "round trips", "about")
+    trips.add("asyncpg: connect: elapsed", "us", "", 0.1)
+    return Run("python -m bench", "2026-01-01T00:00:00+00:00", 1.0, {"cores": "2"}, {"commit": commit}, [made, trips])
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    page = report.page(run([900.0]))
+    assert re.findall(r"""(?:src|href)=|@import|url\(""", page) == []
+    assert set(re.findall(r"https?://[^\"' ]+", page)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_every_plot_is_well_formed() -> None:
+    plots = re.findall(r"<svg.*?</svg>", report.page(run([900.0, 950.0])), re.DOTALL)
+    assert len(plots) == 3
+    for plot in plots:
+        ElementTree.fromstring(plot)
+
+
+def test_text_of_a_run_is_no_markup() -> None:
+    assert "about &lt;all&gt;" in report.page(run([900.0]))
+
+
+def test_goals_stand_with_what_came_out() -> None:
+    page = report.page(run([900.0, 800.0]))
+    assert "1 of 1 met" in page
+    assert "met, rounds disagree" in page
+
+
+def test_a_page_is_made_again_from_its_figures(tmp_path: Path) -> None:
+    source = tmp_path / "run.json"
+    run([900.0]).save(source)
+    assert report.main([str(source)]) == 0
+    assert (tmp_path / "run.html").read_text() == report.page(run([900.0]))
+
+
+def test_bars_begin_at_zero_and_share_a_scale() -> None:
+    groups = [svg.Group("a", [svg.Bar("us", 50.0, "50")]), svg.Group("b", [svg.Bar("us", 100.0, "100")])]
+    widths = [float(w) for w in re.findall(r'<rect[^>]* width="([\d.]+)"', svg.bars(groups, title="t"))]
+    assert widths[0] * 2 == pytest.approx(widths[1], abs=0.2)
+
+
+def test_a_distribution_rises_from_left_to_right() -> None:
+    plot = svg.curves([("us", [3.0, 1.0, 2.0])], title="t", unit="ms")
+    found = re.search(r'<polyline[^>]* points="([^"]+)"', plot)
+    assert found is not None
+    points = [tuple(map(float, point.split(","))) for point in found[1].split()]
+    assert points == sorted(points, key=lambda point: (point[0], -point[1]))
+
+
+def test_a_change_counts_when_rounds_do_not_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, made in (("a", run([900.0, 920.0], "old")), ("b", run([600.0, 650.0], "new"))):
+        made.save(tmp_path / f"{name}.json")
+    assert compare.main([str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 1
+    shown = capsys.readouterr().out
+    assert "commit: old → new" in shown
+    assert re.search(r"throughput, simple 1/s +us +910 +625 +-31% +worse", shown)
+    assert "PgBouncer 1" not in shown
+
+
+def test_rounds_that_overlap_are_no_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, made in (("a", run([900.0, 920.0])), ("b", run([700.0, 910.0]))):
+        made.save(tmp_path / f"{name}.json")
+    assert compare.main([str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 0
+    assert "no figure changed" in capsys.readouterr().out
+
+
+def test_a_log_gets_few_passing_lines() -> None:
+    """Without a terminal passing lines come every two seconds at most, so a hundred at once are one."""
+    out = io.StringIO()
+    live = Live(out)
+    for number in range(100):
+        live.now(f"{number}")
+    live.say("done")
+    assert out.getvalue() == "  … 0\ndone\n"
+
+
+def test_numbers_stand_right_and_have_digits_that_mean_something() -> None:
+    assert table([["", "us"], ["a", 1234.5], ["bcd", 0.123]]) == "        us\na    1,234\nbcd   0.12"

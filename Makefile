@@ -16,7 +16,7 @@ PY := $(BIN)/python
 SOURCES := hyperdrive kvstore d1store vectorstore bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo fmt check test drivers matrix bench bench-quick soak fuzz cover up down clean
+.PHONY: help run demo fmt check test drivers matrix bench bench-quick round-trips soak fuzz cover up down clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -76,11 +76,14 @@ drivers: $(VENV)/.test-stamp ## every driver, also those from npm, Maven, Go, Pe
 matrix: $(VENV)/.drivers-stamp ## other PostgreSQL versions, in containers
 	$(PY) -m pytest -m matrix $(ARGS)
 
-bench: $(VENV)/.test-stamp ## every benchmark, side by side with PgBouncer where it is installed
+bench: $(VENV)/.test-stamp ## every benchmark, side by side with PgBouncer where it is installed: about ten minutes
 	$(PY) -m bench $(ARGS)
 
-bench-quick: $(VENV)/.test-stamp ## the same in about a minute
+bench-quick: $(VENV)/.test-stamp ## the same in under two minutes
 	$(PY) -m bench --quick $(ARGS)
+
+round-trips: $(VENV)/.test-stamp ## round trips per operation over a distance: direct, PgBouncer, us
+	$(PY) -m bench round-trips $(ARGS)
 
 soak: $(VENV)/.test-stamp ## hours in minutes: faults and load for SOAK_SECONDS
 	HYPERDRIVE_SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -X dev -m pytest -m soak --timeout=0 $(ARGS)
@@ -95,5 +98,5 @@ cover: $(VENV)/.test-stamp ## which lines no test reaches
 	$(BIN)/coverage report
 
 clean: ## remove what the targets above made; .hyperdrive/ (data) stays
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache bench/out
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache bench/results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -84,30 +84,27 @@ class NullTransport:
     pause_reading = resume_reading = set_protocol = set_write_buffer_limits = close = abort = ignore
 
 
+_ANSWERS = {
+    b"P": m.PARSE_COMPLETE,
+    b"B": m.BIND_COMPLETE,
+    b"D": _COLUMN,
+    b"E": _ROW + _DONE,
+    b"C": m.CLOSE_COMPLETE,
+    b"S": m.READY_IDLE,
+    b"Q": _COLUMN + _ROW + _DONE + m.READY_IDLE,
+}
+_SPECIAL = {
+    b"QBEGIN": m.command_complete(b"BEGIN") + m.READY_IN_TRANSACTION,
+    b"QCOMMIT": m.command_complete(b"COMMIT") + m.READY_IDLE,
+}
+
+
 def _answer(message: bytes) -> bytes:
     """What an origin says to one message."""
-    match message[:1]:
-        case b"P":
-            return m.PARSE_COMPLETE
-        case b"B":
-            return m.BIND_COMPLETE
-        case b"D" if message[5:6] == b"S":
-            return m.parameter_description([23]) + _COLUMN
-        case b"D":
-            return _COLUMN
-        case b"E":
-            return _ROW + _DONE
-        case b"C":
-            return m.CLOSE_COMPLETE
-        case b"S":
-            return m.READY_IDLE
-        case b"Q" if message[5:-1] == b"BEGIN":
-            return m.command_complete(b"BEGIN") + m.READY_IN_TRANSACTION
-        case b"Q" if message[5:-1] == b"COMMIT":
-            return m.command_complete(b"COMMIT") + m.READY_IDLE
-        case b"Q":
-            return _COLUMN + _ROW + _DONE + m.READY_IDLE
-    return b""
+    kind = message[:1]
+    if message[5:6] == b"S" and kind == b"D":
+        return m.parameter_description([23]) + _COLUMN
+    return _SPECIAL.get(kind + message[5:-1], _ANSWERS.get(kind, b""))
 
 
 class Scene:

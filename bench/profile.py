@@ -69,6 +69,10 @@ class NullTransport:
     def write(self, data: bytes) -> None:
         self.written = data
 
+    def take(self) -> bytes | None:
+        written, self.written = self.written, None
+        return written
+
     def writelines(self, pieces: Iterable[bytes]) -> None:
         self.write(b"".join(pieces))
 
@@ -127,10 +131,9 @@ class Scene:
 
     def converse(self, asked: bytes) -> None:
         """One read from the client, and an origin that answers what really reached it, until nobody has more to say."""
-        self.to_origin.written = None
+        self.to_origin.take()
         self.client.data_received(asked)
-        while self.to_origin.written is not None:
-            sent, self.to_origin.written = self.to_origin.written, None
+        while (sent := self.to_origin.take()) is not None:
             self.server.data_received(b"".join(map(_answer, split(sent)[0])))
 
     def play(self, exchange: Exchange) -> None:

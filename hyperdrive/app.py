@@ -9,12 +9,24 @@ import asyncio
 import logging
 import secrets
 import signal
-from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
-from typing import Any
+import socket
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
 
+from hyperdrive.admin.console import Console
+from hyperdrive.admin.http import StatusServer, StatusSite
 from hyperdrive.clock import SystemClock
+from hyperdrive.config.loader import Loader
 from hyperdrive.config.settings import Settings
+from hyperdrive.config.units import Address as ListenAddress
+from hyperdrive.control.actions import LocalActions
+from hyperdrive.control.door import ConsoleDoor
+from hyperdrive.control.peers import Peer, PeerServer, peer_path
+from hyperdrive.control.rows import LocalRows
+from hyperdrive.control.state import Control
 from hyperdrive.dsn import Dsn
 from hyperdrive.errors import ConfigError
 from hyperdrive.net.connect import Address
@@ -24,17 +36,26 @@ from hyperdrive.pgwire.passwords import OriginCredentials
 from hyperdrive.pgwire.startup import parse_options
 from hyperdrive.pool.interfaces import PoolKey
 from hyperdrive.pool.limits import Limits, LimitSettings
+from hyperdrive.pool.settings import PoolSettings
 from hyperdrive.proxy.auth import DEFAULT_AUTH_QUERY, PostgresAuthQuery, UserDirectory, auth_connector, configured_users
 from hyperdrive.proxy.connect import Origin
 from hyperdrive.proxy.front_door import DoorSettings, FrontDoor
 from hyperdrive.proxy.proxy import Proxy, ProxySettings
+from hyperdrive.proxy.sweep import Sweeper
 from hyperdrive.session.handshake import HandshakePolicy, Method
 from hyperdrive.session.login import ChannelBinding
+from hyperdrive.tasks import spawn
 
 log = logging.getLogger("hyperdrive.app")
 
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS: Final = 5.0
 """How long transactions may go on after SIGTERM."""
+
+FOREVER: Final = 1e9
+PERIOD_SECONDS: Final = 60.0
+"""Over what the averages of SHOW STATS are taken; PgBouncer's stats_period."""
+
+STOP_SOON: Final = "soon"
 
 
 def origin_of(dsn: Dsn, settings: Settings) -> Origin:
@@ -63,120 +84,107 @@ def origin_of(dsn: Dsn, settings: Settings) -> Origin:
     )
 
 
-class App:
-    """One running proxy of one process. ``async with App(settings) as app`` starts and ends it."""
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What makes a process one of several workers; ``workers`` fills it."""
 
-    def __init__(self, settings: Settings, *, worker: int = 0, mock_key: bytes | None = None) -> None:
+    number: int = 0
+    count: int = 1
+    directory: str = ""
+    """Where the workers' own sockets are; empty when there is one process only."""
+    share: Callable[[Settings], Settings] = lambda settings: settings
+    """This worker's part of the limits."""
+    unix_socket: socket.socket | None = None
+    """The one unix socket of all workers, listening."""
+
+
+class App:
+    """One running proxy of one process. ``async with App(settings) as app`` starts and ends it.
+
+    *loader* is what RELOAD reads again, *mock_key* is shared by the workers of a port.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        loader: Loader | None = None,
+        mock_key: bytes | None = None,
+        member: Membership | None = None,
+    ) -> None:
         if settings.origin is None:
             raise ConfigError("origin: no database to connect to")
-        self.settings = settings
         self.dsn = settings.origin
-        self.worker = worker
+        self.member = member or Membership()
+        self.whole = settings
+        self.settings = self.member.share(settings)
         self.listeners: list[Listener] = []
+        self.admin_port = 0
+        self._loader = loader
+        self._loaded = settings
         self._mock_key = mock_key or secrets.token_bytes(32)
-        self._stack = AsyncExitStack()
+        self._stop = asyncio.Event()
+        self._stop_how = ""
+        self._door = self._door_settings(self.settings)
         self.proxy = self._make_proxy()
+        self._sweeper = Sweeper(self.proxy)
+        rows = LocalRows(self.proxy, lambda: self.whole, PoolKey(self.dsn.database, self.dsn.user))
+        peers = [
+            Peer(self.member.directory, number) for number in range(self.member.count) if number != self.member.number
+        ]
+        self.control = Control(
+            rows, LocalActions(self.proxy, self.reload, self.stop), lambda: self.whole, self.dsn.user, peers
+        )
+        self.console = Console(self.control, self.proxy.clock)
+        self._console_door = ConsoleDoor(self.proxy, self.console)
+        self.proxy.console = self._console_door
+        self.proxy.forward_cancel = self.control.forward_cancel if peers else None
+        self._peer_server = PeerServer(self.control.answer)
+        self._status: StatusServer | None = None
+        self._periods: asyncio.Task[None] | None = None
+
+    # --- settings -----------------------------------------------------------------------------------------------------
 
     def _make_proxy(self) -> Proxy:
         settings, dsn = self.settings, self.dsn
-        origin = origin_of(dsn, settings)
-        passwords = {name: user.password for name, user in settings.users.items() if user.password}
-        query = None
-        if settings.auth_query:
-            target = dsn.with_database(settings.auth_dbname or dsn.database)
-            if settings.auth_user:
-                target = target.with_user(settings.auth_user, passwords.get(settings.auth_user))
-            text = DEFAULT_AUTH_QUERY if settings.auth_query == "default" else settings.auth_query
-            query = PostgresAuthQuery(auth_connector(target, origin.tls), text)
         clock = SystemClock()
         directory = UserDirectory(
-            configured_users(dsn, passwords),
+            configured_users(dsn, _passwords(settings)),
             process_secret=self._mock_key,
             origin=OriginCredentials(dsn.user.encode(), dsn.password.encode()) if dsn.password is not None else None,
-            auth_query=query,
+            auth_query=self._auth_query(settings),
             clock=clock,
         )
-        limits = Limits(
-            LimitSettings(
-                total=settings.max_server_connections,
-                per_database=settings.max_db_connections,
-                per_user=settings.max_user_connections,
-                users={name: settings.max_connections_of(name) for name in settings.users},
-                databases={
-                    settings.database(name).dbname: own.max_db_connections
-                    for name, own in settings.databases.items()
-                    if own.max_db_connections is not None
-                },
-            ),
-            now=clock.now,
-        )
-        names = {name: settings.database(name).dbname for name in settings.databases}
-        origin_names = {origin_name: name for name, origin_name in names.items()}
         return Proxy(
-            origin,
+            origin_of(dsn, settings),
             directory,
-            ProxySettings(
-                max_clients=settings.max_client_connections,
-                max_statements=settings.max_prepared_statements,
-                pin_unknown=settings.pin_unknown,
-                write_high=settings.write_buffer_size,
-                worker=self.worker,
-                database_names=names,
-            ),
-            lambda key: settings.pool(key.user, origin_names.get(key.database, key.database)),
+            self._proxy_settings(settings),
+            _pool_settings(settings),
             clock,
-            limits,
+            Limits(_limits(settings), now=clock.now),
         )
 
-    @property
-    def port(self) -> int:
-        """The first port that clients connect to."""
-        return self.listeners[0].port
+    def _auth_query(self, settings: Settings) -> PostgresAuthQuery | None:
+        if not settings.auth_query:
+            return None
+        dsn = self.dsn
+        target = dsn.with_database(settings.auth_dbname or dsn.database)
+        if settings.auth_user:
+            target = target.with_user(settings.auth_user, _passwords(settings).get(settings.auth_user))
+        text = DEFAULT_AUTH_QUERY if settings.auth_query == "default" else settings.auth_query
+        return PostgresAuthQuery(auth_connector(target, origin_of(dsn, settings).tls), text)
 
-    def url(self) -> str:
-        """The connection string to paste, without the password."""
-        address = self.settings.listen[0]
-        host = "127.0.0.1" if address.host in ("", "*", "0.0.0.0", "::") else address.host
-        return f"postgresql://{self.dsn.user}@{host}:{self.port}/{self.dsn.database}"
+    def _proxy_settings(self, settings: Settings) -> ProxySettings:
+        return ProxySettings(
+            max_clients=settings.max_client_connections,
+            max_statements=settings.max_prepared_statements,
+            pin_unknown=settings.pin_unknown,
+            write_high=settings.write_buffer_size,
+            worker=self.member.number,
+            database_names={name: settings.database(name).dbname for name in settings.databases},
+        )
 
-    async def __aenter__(self) -> App:
-        try:
-            await self._start()
-        except BaseException:
-            await self.close()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def _start(self) -> None:
-        settings = self.settings
-        door = self._door_settings()
-        proxy = self.proxy
-        for address in settings.listen:
-            self.listeners.append(
-                await listen(
-                    address.host,
-                    address.port,
-                    lambda address=address: FrontDoor(proxy, door, is_loopback=address.is_loopback),  # type: ignore[misc]
-                    reuse_port=settings.workers > 1,
-                    options=settings.socket_options(),
-                )
-            )
-        if settings.unix_socket_dir:
-            self.listeners.append(
-                await listen_unix(
-                    settings.unix_socket_dir,
-                    self.listeners[0].port if self.listeners else 6543,
-                    lambda: FrontDoor(proxy, door, is_unix=True),
-                    mode=settings.unix_socket_mode,
-                )
-            )
-        proxy.warm(PoolKey(self.dsn.database, self.dsn.user))
-
-    def _door_settings(self) -> DoorSettings:
-        settings = self.settings
+    def _door_settings(self, settings: Settings) -> DoorSettings:
         context: Any = None
         if settings.tls_cert:
             method_is_cert = settings.auth_method == "cert"
@@ -197,22 +205,209 @@ class App:
             login_seconds=settings.client_login_timeout,
         )
 
+    async def reload(self) -> str:
+        """Read the configuration, certificates included, again; clients and transactions go on.
+
+        Returns what a person should know.
+
+        Raises:
+            ConfigError: there is a mistake, and nothing has changed.
+        """
+        if self._loader is None:
+            return "there is no configuration to read again"
+        found = self._loader.reload(self._loaded)
+        whole = replace(found.settings, origin=self.dsn, listen=self.whole.listen, admin_listen=self.whole.admin_listen)
+        settings = self.member.share(whole)
+        # All that can fail comes first.
+        door = self._door_settings(settings)
+        origin = origin_of(self.dsn, settings)
+        if origin.tls.starts_with_tls:
+            _ = origin.tls.context
+        query_is_new = settings.auth_query != self.settings.auth_query
+        self._loaded, self.whole, self.settings, self._door = found.settings, whole, settings, door
+        proxy = self.proxy
+        proxy.change(origin, self._proxy_settings(settings), _pool_settings(settings))
+        proxy.pools.limits.change(_limits(settings))
+        proxy.directory.replace_users(configured_users(self.dsn, _passwords(settings)))
+        self._sweeper.change(settings.client_idle_timeout, settings.idle_transaction_timeout)
+        logging.getLogger("hyperdrive").setLevel(settings.log_level.upper())
+        if query_is_new:
+            await proxy.directory.replace_auth_query(self._auth_query(settings))
+        changed = ", ".join(found.changed) or "nothing"
+        log.info("= configuration read again; changed: %s", changed)
+        if found.needs_restart:
+            notice = f"after a restart only: {', '.join(found.needs_restart)}"
+            log.warning("= %s", notice)
+            return notice
+        return ""
+
+    async def _reload_and_log(self) -> None:
+        try:
+            await self.reload()
+        except ConfigError as error:
+            log.error("! nothing has changed: %s", error.log_text)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The first port that clients connect to."""
+        return self.listeners[0].port
+
+    def url(self) -> str:
+        """The connection string to paste, without the password."""
+        return client_url(self.whole, self.port)
+
+    async def __aenter__(self) -> App:
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _start(self) -> None:
+        settings, proxy, member = self.settings, self.proxy, self.member
+        several = member.count > 1
+        if member.directory:
+            await self._peer_server.start(peer_path(member.directory, member.number))
+        for address in settings.listen:
+            self.listeners.append(
+                await listen(
+                    address.host,
+                    address.port,
+                    partial(self._front_door, is_loopback=address.is_loopback),
+                    reuse_port=several,
+                    options=settings.socket_options(),
+                )
+            )
+        if member.unix_socket is not None:
+            self.listeners.append(Listener([member.unix_socket], partial(self._front_door, is_unix=True)))
+        elif settings.unix_socket_dir:
+            self.listeners.append(
+                await listen_unix(
+                    settings.unix_socket_dir,
+                    self.listeners[0].port if self.listeners else 6543,
+                    partial(self._front_door, is_unix=True),
+                    mode=settings.unix_socket_mode,
+                )
+            )
+        self._sweeper.change(settings.client_idle_timeout, settings.idle_transaction_timeout)
+        proxy.warm(PoolKey(self.dsn.database, self.dsn.user))
+        self._periods = spawn(self._keep_periods(), name="minutes")
+        if settings.admin_listen is not None:
+            await self._start_admin(settings.admin_listen, reuse_port=several)
+
+    def _front_door(self, *, is_unix: bool = False, is_loopback: bool = False) -> FrontDoor:
+        return FrontDoor(self.proxy, self._door, is_unix=is_unix, is_loopback=is_loopback)
+
+    async def _start_admin(self, address: ListenAddress, *, reuse_port: bool) -> None:
+        site = StatusSite(self.console, self.control, is_local=address.is_loopback)
+        self._status = StatusServer(site)
+        try:
+            self.admin_port = await self._status.start(address.host, address.port, reuse_port=reuse_port)
+        except OSError as exc:
+            raise ConfigError(f"admin_listen: cannot listen on {address}: {exc.strerror or exc}") from exc
+
+    async def _keep_periods(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_SECONDS)
+            await self.control.refresh()
+            self.console.period.tick(self.control)
+            self.proxy.forget_unused()
+
+    def stop(self, how: str = STOP_SOON) -> None:
+        """End ``run``: ``""`` at once, ``"soon"`` as SIGTERM does, ``"servers"`` or ``"clients"`` when those have finished.
+
+        A second call hurries the first.
+        """
+        self._stop_how = "" if self._stop.is_set() else how
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until ``stop``."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):
+                loop.add_signal_handler(number, self.stop)
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self._reload_and_log(), name="reload"))
+        await self._stop.wait()
+        log.info("= stopping")
+        for listener in self.listeners:
+            listener.close()
+        if self._stop_how == "clients":
+            await self._hurried(self._until_clients_left())
+        if self._stop_how:
+            await self._hurried(self.close(drain_seconds=DRAIN_SECONDS if self._stop_how == STOP_SOON else FOREVER))
+
+    async def _until_clients_left(self) -> None:
+        while self.proxy.clients or self.proxy.relays:  # noqa: ASYNC110 - nobody is in a hurry here
+            await asyncio.sleep(0.1)
+
+    async def _hurried(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await *work*, unless ``stop`` is called once more."""
+        task = spawn(work, name="stop")
+        self._stop.clear()
+        again = spawn(self._stop.wait(), name="stop now")
+        await asyncio.wait([task, again], return_when=asyncio.FIRST_COMPLETED)
+        if again.done():
+            self._stop_how = ""
+        again.cancel()
+        task.cancel()
+        await asyncio.wait([task, again])
+        self._stop.set()
+
     async def close(self, *, drain_seconds: float | None = None) -> None:
         """Stop listening, then end the proxy."""
         for listener in self.listeners:
             listener.close()
         await self.proxy.close(drain_seconds=drain_seconds)
-        await self._stack.aclose()
+        self._sweeper.close()
+        self._console_door.close()
+        if self._periods is not None:
+            self._periods.cancel()
+        if self._status is not None:
+            await self._status.close()
+        await self._peer_server.close()
 
 
-async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
-    """Run until SIGINT or SIGTERM; call *ready* with the connection string when clients can be served."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
-    async with App(settings) as app:
+def _passwords(settings: Settings) -> dict[str, str]:
+    return {name: user.password for name, user in settings.users.items() if user.password}
+
+
+def _pool_settings(settings: Settings) -> Callable[[PoolKey], PoolSettings]:
+    origin_names = {settings.database(name).dbname: name for name in settings.databases}
+    return lambda key: settings.pool(key.user, origin_names.get(key.database, key.database))
+
+
+def _limits(settings: Settings) -> LimitSettings:
+    return LimitSettings(
+        total=settings.max_server_connections,
+        per_database=settings.max_db_connections,
+        per_user=settings.max_user_connections,
+        users={name: settings.max_connections_of(name) for name in settings.users},
+        databases={
+            settings.database(name).dbname: own.max_db_connections
+            for name, own in settings.databases.items()
+            if own.max_db_connections is not None
+        },
+    )
+
+
+def client_url(settings: Settings, port: int) -> str:
+    """The connection string to paste, without the password."""
+    address, dsn = settings.listen[0], settings.origin
+    assert dsn is not None
+    host = "127.0.0.1" if address.host in ("", "*", "0.0.0.0", "::") else address.host
+    return f"postgresql://{dsn.user}@{host}:{port}/{dsn.database}"
+
+
+async def serve(settings: Settings, ready: Callable[[str], None], loader: Loader | None = None) -> None:
+    """Run one process until SIGINT, SIGTERM or SHUTDOWN; call *ready* with the connection string when clients can be served."""
+    async with App(settings, loader=loader) as app:
         ready(app.url())
-        await stop.wait()
-        await app.close(drain_seconds=DRAIN_SECONDS)
+        await app.run()

@@ -38,8 +38,10 @@ FLOORS = {
     "vectorstore": 4,
     "hyperdrive.config": 5,
     "hyperdrive.admin": 5,
+    "hyperdrive.control": 5.5,
     "hyperdrive.app": 6,
     "hyperdrive.embed": 7,
+    "hyperdrive.workers": 7,
     "hyperdrive.testing": 8,  # helpers that may run a whole proxy; the demo shares its simulated distance
     "hyperdrive.demo": 9,
     "hyperdrive.cli": 10,
@@ -71,7 +73,7 @@ def imports(module: str, source: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def place(name: str) -> tuple[str, int] | None:
+def place(name: str) -> tuple[str, float] | None:
     """The entry of ``FLOORS`` that *name* falls under, with its floor."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):

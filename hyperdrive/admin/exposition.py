@@ -5,7 +5,7 @@ Knows prometheus-client, which knows the format; counting is done in ``metrics``
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -13,8 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from hyperdrive import __version__
-from hyperdrive.admin.state import ConsoleState
 from hyperdrive.metrics import Family, Labels, Registry
+from hyperdrive.pool.snapshot import PoolSnapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -56,7 +56,14 @@ class Exposition:
         return generate_latest(self._all)
 
 
-def add_gauges(registry: Registry, state: ConsoleState) -> None:
+class PoolRows(Protocol):
+    """What the gauges are made from."""
+
+    def pools(self) -> Iterable[PoolSnapshot]: ...
+    def readiness(self) -> str: ...
+
+
+def add_gauges(registry: Registry, state: PoolRows) -> None:
     """Gauges of clients, servers and pools, each asked for when somebody looks."""
 
     def clients() -> Mapping[Labels, float]:

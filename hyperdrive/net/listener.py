@@ -194,6 +194,15 @@ async def listen_unix(
     Raises:
         ConfigError: the path is in use, too long or not writable.
     """
+    return Listener([bind_unix(directory, port, mode=mode, backlog=backlog)], factory)
+
+
+def bind_unix(directory: str, port: int, *, mode: int = 0o777, backlog: int = DEFAULT_BACKLOG) -> socket.socket:
+    """That socket alone, listening; processes that are forked from this one may share it.
+
+    Raises:
+        ConfigError: as ``listen_unix``.
+    """
     path = socket_path(directory, port)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -205,13 +214,13 @@ async def listen_unix(
         if file:
             file.chmod(mode)  # before listen(): until then nobody can connect
         sock.listen(backlog)
-        return Listener([sock], factory)
     except OSError as exc:
         sock.close()
         raise ConfigError(f'cannot listen on "{path}": {exc.strerror or exc}') from exc
     except BaseException:
         sock.close()
         raise
+    return sock
 
 
 def _bind_tcp(family: int, address: tuple[object, ...], reuse_port: bool, options: SocketOptions) -> socket.socket:

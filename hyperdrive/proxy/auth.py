@@ -247,6 +247,14 @@ class UserDirectory:
                 self.forget(name)
         self._users = dict(users)
 
+    async def replace_auth_query(self, query: AuthQuery | None) -> None:
+        """Ask *query* from now on."""
+        before, self._auth_query = self._auth_query, query
+        self._known.clear()
+        self._unknown.clear()
+        if before is not None:
+            await before.close()
+
     # -- towards the origin
 
     def learn(self, user: str, learned: ScramKeys | PlainPassword | None) -> None:

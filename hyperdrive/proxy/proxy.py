@@ -10,7 +10,7 @@ import hmac
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from hyperdrive.clock import Clock
@@ -113,7 +113,8 @@ class Proxy:
         """Databases, by their names at the origin, that take no new clients."""
         self.console = console
         self._pool_settings = pool_settings
-        self._forward_cancel = forward_cancel
+        self.forward_cancel = forward_cancel
+        """``forward_cancel(worker, pid, key)`` takes a cancel request to where its client is."""
         self._contexts: dict[PoolKey, PoolContext] = {}
         self.stats: dict[str, DatabaseMetrics] = {}
         """By database."""
@@ -198,8 +199,8 @@ class Proxy:
                 self.metrics.cancels += 1
                 client.cancel()
                 return
-        elif not forwarded and self._forward_cancel is not None and pid % _MOST_WORKERS != self.settings.worker:
-            self._forward_cancel(pid % _MOST_WORKERS, pid, key)
+        elif not forwarded and self.forward_cancel is not None and pid % _MOST_WORKERS != self.settings.worker:
+            self.forward_cancel(pid % _MOST_WORKERS, pid, key)
             return
         self.metrics.cancels_unknown += 1
 
@@ -343,6 +344,24 @@ class Proxy:
             log.warning("! cancel of server %d failed: %s", server.pid, exc)
         finally:
             server.cancel_over()
+
+    def change(self, origin: Origin, settings: ProxySettings, pool_settings: Callable[[PoolKey], PoolSettings]) -> None:
+        """RELOAD: these settings hold from now on; connections that stand keep what they began with."""
+        self.origin = replace(origin, learned=self.origin.learned)
+        self.settings = settings
+        self._pool_settings = pool_settings
+        for key, context in self._contexts.items():
+            context.mode = pool_settings(key).mode
+            context.write_high = settings.write_high
+            context.pipe.max_statements = settings.max_statements
+            context.pipe.pin_unknown = settings.pin_unknown
+        self.pools.change(pool_settings)
+
+    def forget_unused(self) -> None:
+        """Drop what belonged to pools that were removed; their counters stay."""
+        for key, context in list(self._contexts.items()):
+            if not context.clients and self.pools.find(key) is not context.pool:
+                del self._contexts[key]
 
     # --- end ----------------------------------------------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class Membership:
 class App:
     """One running proxy of one process. ``async with App(settings) as app`` starts and ends it.
 
-    *loader* is what RELOAD reads again, *mock_key* is shared by the workers of a port.
+    *loader* is what RELOAD reads again and *loaded* what it gave, before ports and an embedded origin were known; *mock_key* is shared by the workers of a port.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class App:
         settings: Settings,
         *,
         loader: Loader | None = None,
+        loaded: Settings | None = None,
         mock_key: bytes | None = None,
         member: Membership | None = None,
     ) -> None:
@@ -121,7 +122,7 @@ class App:
         self.listeners: list[Listener] = []
         self.admin_port = 0
         self._loader = loader
-        self._loaded = settings
+        self._loaded = loaded or settings
         self._mock_key = mock_key or secrets.token_bytes(32)
         self._stop = asyncio.Event()
         self._stop_how = ""
@@ -406,8 +407,10 @@ def client_url(settings: Settings, port: int) -> str:
     return f"postgresql://{dsn.user}@{host}:{port}/{dsn.database}"
 
 
-async def serve(settings: Settings, ready: Callable[[str], None], loader: Loader | None = None) -> None:
+async def serve(
+    settings: Settings, ready: Callable[[str], None], loader: Loader | None = None, loaded: Settings | None = None
+) -> None:
     """Run one process until SIGINT, SIGTERM or SHUTDOWN; call *ready* with the connection string when clients can be served."""
-    async with App(settings, loader=loader) as app:
+    async with App(settings, loader=loader, loaded=loaded) as app:
         ready(app.url())
         await app.run()

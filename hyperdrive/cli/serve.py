@@ -16,10 +16,11 @@ import uvloop
 
 from hyperdrive import logs
 from hyperdrive.app import serve
-from hyperdrive.cli.common import say, settings
-from hyperdrive.config import Settings
+from hyperdrive.cli.common import loader, say
+from hyperdrive.config import Loader, Settings
 from hyperdrive.dsn import parse_dsn
 from hyperdrive.localserver import LocalServer
+from hyperdrive.workers import Supervisor
 
 log = logging.getLogger("hyperdrive.cli")
 
@@ -28,25 +29,48 @@ DIRECTORY = Path(".hyperdrive")
 
 def run(options: argparse.Namespace) -> int:
     """Serve; 0 when it was told to stop."""
-    chosen = settings(options)
+    source = loader(options)
+    chosen = source.load()
     logs.configure(chosen.log_level, chosen.log_format)
     try:
-        uvloop.run(_serve(chosen))
+        if chosen.workers > 1:
+            return _supervise(chosen, source)
+        uvloop.run(_serve(chosen, source))
     except OSError as exc:
         sys.stderr.write(f"hyperdrive: {exc}\n")
         return 1
     return 0
 
 
-async def _serve(chosen: Settings) -> None:
-    def ready(url: str) -> None:
-        say(f"ready {url}")
+def _ready(url: str) -> None:
+    say(f"ready {url}")
 
+
+async def _serve(chosen: Settings, source: Loader) -> None:
     if chosen.origin is not None:
-        await serve(chosen, ready)
+        await serve(chosen, _ready, source)
         return
     async with embedded(DIRECTORY) as url:
-        await serve(replace(chosen, origin=parse_dsn(url)), ready)
+        await serve(replace(chosen, origin=parse_dsn(url)), _ready, source, chosen)
+
+
+def _supervise(chosen: Settings, source: Loader) -> int:
+    """Several workers. No event loop runs here, so that forking is safe."""
+    if chosen.origin is not None:
+        return Supervisor(chosen, _ready, source).run()
+    with tempfile.TemporaryDirectory(prefix="hyperdrive-") as short:
+        _say_embedded(DIRECTORY)
+        server = _local_server(DIRECTORY, Path(short))
+        server.start_sync()
+        try:
+            return Supervisor(replace(chosen, origin=parse_dsn(server.url())), _ready, source, chosen).run()
+        finally:
+            server.stop_sync()
+
+
+def _say_embedded(directory: Path) -> None:
+    log.info("= no origin given: starting an embedded PostgreSQL in %s", directory)
+    log.warning("= programs on this machine need no password; give an ORIGIN_URL with one if that is not right")
 
 
 @asynccontextmanager
@@ -59,8 +83,7 @@ async def embedded(directory: Path, *, quiet: bool = False) -> AsyncIterator[str
     # A socket's path may have 107 bytes, so it is not below a directory that may be deep.
     with tempfile.TemporaryDirectory(prefix="hyperdrive-") as short:
         if not quiet:
-            log.info("= no origin given: starting an embedded PostgreSQL in %s", directory)
-            log.warning("= programs on this machine need no password; give an ORIGIN_URL with one if that is not right")
+            _say_embedded(directory)
         server = _local_server(directory, Path(short))
         await server.start()
         try:

@@ -44,6 +44,16 @@ ROWS: Mapping[str, type[Any]] = {
     "statements": StatementRow,
     "memory": MemoryRow,
 }
+# Limits in rows are those of the whole already.
+_DATABASE_LIMITS = (
+    "port",
+    "pool_size",
+    "min_pool_size",
+    "server_lifetime",
+    "max_connections",
+    "is_paused",
+    "is_disabled",
+)
 _LARGEST = frozenset({"hyperdrive_max_wait_seconds", "hyperdrive_ready", "hyperdrive_build_info"})
 """Gauges of which a sum over workers says nothing."""
 
@@ -166,12 +176,10 @@ class Control:
         return _merge(self._all("stats"), ("database",))
 
     def databases(self) -> Iterable[DatabaseRow]:
-        return _merge(
-            self._all("databases"), ("name",), largest=("port", "server_lifetime", "is_paused", "is_disabled")
-        )
+        return _merge(self._all("databases"), ("name",), largest=_DATABASE_LIMITS)
 
     def users(self) -> Iterable[UserRow]:
-        return _merge(self._all("users"), ("name",))
+        return _merge(self._all("users"), ("name",), largest=("max_connections",))
 
     def config(self) -> Iterable[ConfigRow]:
         return [ConfigRow(*row) for row in shown(self._settings())]

@@ -89,6 +89,7 @@ class Answers(Failures):
                 reply = self._asyncpg_reset() if raw[5:-1] == ASYNCPG_RESET else self._local(verdict)
                 if reply is None:
                     return self._keep_from(index, out) if out else None
+                self.unnamed = None  # as any Query does
                 out += [reply, messages.READY_IDLE]
                 index += 1
                 continue
@@ -118,6 +119,7 @@ class Answers(Failures):
                     self._shared.pop(name, None)
                 if local is not None:
                     self._local(verdict_of(ops[start]))
+                    self.unnamed, self.unnamed_verdict = ops[start][1], ops[start][2]
                 return b"".join(out) + messages.READY_IDLE, index + 1
             if kind == CLOSE and raw[5:6] == b"S" and raw[6]:
                 names.append(name_at(raw, 6)[0][:NAME_BYTES])
@@ -163,7 +165,6 @@ class Answers(Failures):
             return reply
         self._shared.clear()
         if verdict.kind is Kind.DISCARD_ALL:
-            self.unnamed = None
             self.journal.reset_here()
             reply += self._tell_base()
         return reply

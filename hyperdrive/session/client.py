@@ -8,7 +8,7 @@ whatever the server lacks put ahead. Pure: knows no socket, no pool and no cache
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast
 
 from hyperdrive.errors import ClientError, ProtocolViolation
 from hyperdrive.pgwire import messages
@@ -267,15 +267,13 @@ class ClientSession(Extended):
 
     # --- what the server session reports ---
 
-    def failed(self, head: Expected) -> None:
-        """The scope failed at *head*; an extended one is skipped up to Sync."""
-        if head.ends_scope:
-            return
-        if head.kind == "P" and head.statement is None:
-            self.unnamed = None
-
     def dropped(self, entry: Expected) -> None:
         """*entry* was skipped by the server: what a Parse in it should have made does not exist."""
+        if entry.before is not None and self.unnamed is entry.before[0]:
+            _, self.unnamed, verdict = entry.before
+            self.unnamed_verdict = cast("Verdict | None", verdict)
+        for named in entry.gone:
+            self._shared.setdefault(named.name, named)
         if entry.kind == "P" and entry.name and entry.action is not Action.SKIP:
             found = self._shared.get(entry.name)
             if found is not None and found.statement is entry.statement:

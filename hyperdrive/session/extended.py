@@ -6,14 +6,14 @@ full one closes what it used longest ago (W-19 to W-28). Messages are rewritten 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Final
 
 from hyperdrive.errors import ClientError, DuplicateStatement, FeatureNotSupported, ProtocolViolation, UnknownStatement
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import read_length
 from hyperdrive.session import replies
-from hyperdrive.session.answers import Answers
+from hyperdrive.session.answers import Answers, tag_of
 from hyperdrive.session.batch import UNREAD, Pipe, first_message, name_at, shown
 from hyperdrive.session.failures import ABORTED_TEXT
 from hyperdrive.session.outcome import PREPARED, Parameters, Watch
@@ -39,6 +39,9 @@ _HARMLESS: Final = frozenset(
 """Settings that Parse does not look at."""
 
 
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+
+
 class WaitError(Exception):
     """An op, and what follows it, has to wait for replies that are outstanding."""
 
@@ -46,10 +49,17 @@ class WaitError(Exception):
 _WAIT: Final = WaitError()
 
 
+def _accepts(server: ServerSession) -> bool:
+    """Whether a Parse is certain not to meet a failed transaction: no scope is outstanding that could fail (W-25)."""
+    if server.status == FAILED:
+        return False
+    return not any(entry.ends_scope and entry.action is not Action.SKIP for entry in server.queue)
+
+
 class Extended(Answers):
     """The part of a client session that composes the messages of the extended protocol."""
 
-    __slots__ = ("_parsed_here", "serial")
+    __slots__ = ("_bound_here", "_parsed_here", "serial")
 
     _last_serial = 0
 
@@ -57,6 +67,8 @@ class Extended(Answers):
         super().__init__(pipe, base, told)
         self.serial: int | None = None
         """Stands for the session in the key of statements that it shares with nobody."""
+        self._bound_here: Set[bytes] = _NOTHING
+        """Portals of ``_portals`` that were bound in the scope being composed."""
         self._parsed_here: set[SharedStatement] | None = None
         """Statements that were Parsed in the scope being composed."""
 
@@ -74,12 +86,17 @@ class Extended(Answers):
         server.open_scope = True
         if not raw[5]:
             out.append(raw)
-            server.queue.append(replies.PARSE)
+            entry = Expected("P")
+            entry.before = (raw, self.unnamed, self.unnamed_verdict)
+            server.queue.append(entry)
             self.unnamed = server.unnamed = raw
             self.unnamed_verdict = verdict
             return
         name, body_at = name_at(raw, 5)
         key = name[:NAME_BYTES]
+        before = self._shared.get(key)
+        if before is not None and before.is_pending and before.statement not in self._here():
+            raise _WAIT  # whether the name is taken is not known yet
         if key in self._shared and server.status == FAILED and not server.queue:
             raise ClientError(ABORTED_TEXT, sqlstate="25P02")
         if key in self._shared or (PREPARED, key) in (self.journal.lasting or ()):
@@ -99,7 +116,7 @@ class Extended(Answers):
         named = self._shared[key] = Named(shared, key)
         self._here().add(shared)
         present = server.statements.get(shared)
-        if present:
+        if present and _accepts(server):
             server.statements.move_to_end(shared)
             server.queue.append(fake(messages.PARSE_COMPLETE, kind="P", named=named))
             return
@@ -216,6 +233,7 @@ class Extended(Answers):
         if self._portals is None:
             self._portals = {}
         self._portals[portal] = (verdict, Parameters(raw, rest))
+        self._bound_here = {*self._bound_here, portal}
 
     def _describe(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         server.open_scope = True
@@ -250,6 +268,9 @@ class Extended(Answers):
             found = self._portals.get(portal)
             if found is not None:
                 verdict, parameters = found
+                # Only of a portal bound in this scope: whether an older one is still open, the origin knows.
+                if verdict is not None and portal in self._bound_here and self._deallocates(verdict, server):
+                    return
                 self._check_currval(verdict, server)
                 out.append(raw)
                 self._before(verdict, server)
@@ -257,6 +278,19 @@ class Extended(Answers):
                 return
         out.append(raw)
         server.queue.append(replies.EXECUTE)
+
+    def _deallocates(self, verdict: Verdict, server: ServerSession) -> bool:
+        """DEALLOCATE of names that only exist here: answered in its place; if the scope fails before, they come back."""
+        if verdict.kind not in (Kind.DEALLOCATE, Kind.DEALLOCATE_ALL) or not self._is_local(verdict):
+            return False
+        single = verdict.single
+        assert single is not None
+        names = list(self._shared) if single.name is None else [single.name]
+        gone = [self._shared.pop(name) for name in names]
+        entry = fake(tag_of(verdict), kind="E")
+        entry.gone = gone
+        server.queue.append(entry)
+        return True
 
     def _watch(self, verdict: Verdict | None, parameters: Parameters | None = None) -> Watch:
         return Watch(self, verdict.statements if verdict is not None else None, parameters)
@@ -298,8 +332,8 @@ class Extended(Answers):
     def _sync(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         out.append(raw)
         self._skipping = False
-        if self._parsed_here:
-            self._parsed_here = None
+        self._parsed_here = None
+        self._bound_here = _NOTHING
         if server.copy_in:
             return  # ignored by the origin until the copy ends (W-30)
         server.queue.append(replies.SYNC)
@@ -322,4 +356,3 @@ class Extended(Answers):
                 self.journal.restored()
             if statement.kind in (Kind.DEALLOCATE_ALL, Kind.DISCARD_ALL):
                 self._shared.clear()
-                self.unnamed = None

@@ -75,9 +75,11 @@ class Expected:
 
     __slots__ = (
         "action",
+        "before",
         "captured",
         "describes",
         "ends_scope",
+        "gone",
         "kind",
         "legal",
         "moves",
@@ -108,6 +110,10 @@ class Expected:
         self.statement = statement
         self.name = name
         self.named = named
+        self.before: tuple[bytes, bytes | None, object] | None = None
+        """Of a Parse of the unnamed statement: its message, and message and verdict of what it took the place of."""
+        self.gone: list[Named] = []
+        """Names that a DEALLOCATE answered here has freed."""
         self.describes = describes
         self.ends_scope = kind in ("S", "Q", "F")
         self.legal: Moves = _KINDS.get(kind, _LOOK_ALWAYS)

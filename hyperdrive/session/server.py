@@ -323,13 +323,13 @@ class ServerSession:
             if self._may_resend(head, fields.get("C")):
                 return b""
             self._skip_to_sync()
-        if head.kind == "P" and head.statement is None:
+        if head.kind == "P" and head.statement is None and not self._parses_unnamed_later():
             self.unnamed = None
+            if self.client is not None:
+                self.client.unnamed = None
         self.copy_in = False
         if head.statement is not None and fields.get("C") == "0A000" and self.client is not None:
             self.client.changed(head)
-        if self.client is not None:
-            self.client.failed(head)
         if head.action is Action.FORWARD:
             return self._with_client_names(message, head)
         if head.action is Action.REPLACE:
@@ -346,6 +346,10 @@ class ServerSession:
                 log_text=f"settings refused: {fields.get('C')} {fields.get('M')}",
             )
         return b""
+
+    def _parses_unnamed_later(self) -> bool:
+        """A later scope of the flight has made the unnamed statement anew."""
+        return any(entry.kind == "P" and entry.statement is None for entry in self.queue)
 
     def _may_resend(self, head: Expected, sqlstate: str | None) -> bool:
         """Whether the scope failed, before anything ran, for a reason that the client need not know: then it goes out again.
@@ -382,12 +386,17 @@ class ServerSession:
     def _skip_to_sync(self) -> None:
         """After an error in an extended scope the server ignores everything up to Sync, Query included (W-11)."""
         queue = self.queue
+        dropped = []
         while queue and queue[0].kind != "S":
-            self._drop(queue.popleft())
+            dropped.append(queue.popleft())
+        for entry in reversed(dropped):
+            self._drop(entry)
         if not queue and self.client is not None:
             self.client.skip_rest()
 
     def _drop(self, entry: Expected) -> None:
+        if entry.before is not None and self.unnamed is entry.before[0]:
+            self.unnamed = entry.before[1]
         # A Parse that was skipped leaves its statement as ``False``: it may be there from before, so it is closed first.
         if self.client is not None:
             self.client.dropped(entry)

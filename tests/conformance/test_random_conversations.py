@@ -144,6 +144,7 @@ RESET = "truncate t_a____, t_b____"
 
 @settings(
     max_examples=EXAMPLES,
+    derandomize=not os.environ.get("HYPERDRIVE_SOAK"),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],

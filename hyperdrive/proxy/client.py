@@ -167,7 +167,7 @@ class ClientConnection(asyncio.Protocol):
             self._ship()
             return
         state = server.session
-        if state.status != IDLE or state.open_scope or state.half_sent or session.is_pinned or self._paused:
+        if state.status != IDLE or state.open_scope or state.half_sent or self._paused or session.is_pinned:
             if state.status != IDLE and self.context.mode is PoolMode.STATEMENT:
                 self.end(ProtocolViolation("transaction blocks are not allowed in statement pooling mode"))
             elif state.status == IDLE and not self._paused:

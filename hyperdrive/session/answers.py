@@ -27,7 +27,7 @@ from hyperdrive.session.batch import RAW, Op, Pipe, name_at
 from hyperdrive.session.failures import Failures
 from hyperdrive.session.outcome import PREPARED
 from hyperdrive.session.settings import Label
-from hyperdrive.session.statements import NAME_BYTES, Named
+from hyperdrive.session.statements import NAME_BYTES
 from hyperdrive.sql.verdict import Kind, Verdict
 
 ASYNCPG_RESET: Final = b"SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
@@ -45,14 +45,12 @@ _MAYBE_LOCAL: Final = frozenset({QUERY, PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, S
 class Answers(Failures):
     """The part of a client session that answers by itself."""
 
-    __slots__ = ("_shared", "base_told", "unnamed", "unnamed_verdict")
+    __slots__ = ("base_told", "unnamed", "unnamed_verdict")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
         self.base_told = told
         """What the client was told at login."""
-        self._shared: dict[bytes, Named] = {}
-        """Prepared statements by the client's own names, cut to the bytes that count."""
         self.unnamed: bytes | None = None
         """The Parse message of the unnamed statement."""
         self.unnamed_verdict: Verdict | None = None
@@ -60,7 +58,7 @@ class Answers(Failures):
     @property
     def needs_look(self) -> bool:
         """The batch is not one that always needs a server: ``answer`` may have a reply."""
-        return self._whole is None or self._failed_here or self._skipping
+        return self.whole is None or self._awkward
 
     def answer(self) -> bytes | None:
         """Replies to the whole batch if no server is needed for it; the session is idle and not linked.
@@ -78,7 +76,7 @@ class Answers(Failures):
             del ops[0]
         if not ops:
             return b"".join(out)
-        if self._whole is not None or self._streaming:
+        if self.whole is not None or self._streaming:
             return b"".join(out) or None
         if not all(kind in _MAYBE_LOCAL for kind, _, _ in ops):
             return b"".join(out) or None

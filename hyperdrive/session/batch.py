@@ -32,7 +32,7 @@ from hyperdrive.pgwire.framing import (
 from hyperdrive.session import replies
 from hyperdrive.session.replies import Expected
 from hyperdrive.session.settings import values
-from hyperdrive.session.statements import StatementRegistry
+from hyperdrive.session.statements import Named, StatementRegistry
 from hyperdrive.sql.text import is_ascii_safe
 from hyperdrive.sql.verdict import Kind, Verdict
 
@@ -96,20 +96,45 @@ class Pipe:
         self.pin_unknown = pin_unknown
 
 
+def _shape(data: bytes) -> bytes:
+    """The types of the messages in *data*, if all are whole and those behind the first name nothing; else empty."""
+    size = len(data)
+    kinds = b""
+    i = 0
+    while i + 5 <= size:
+        kind = data[i]
+        if i:
+            if kind == DESCRIBE:
+                if data[i + 5] != 80 or data[i + 6]:  # "P": the portal
+                    return b""
+            elif kind == BIND:
+                if data[i + 5] or data[i + 6]:
+                    return b""
+            elif kind != SYNC and data[i + 5]:
+                return b""
+        kinds += data[i : i + 1]
+        i += 1 + read_length(data, i + 1)[0]
+    return kinds if i == size else b""
+
+
 class Batch:
     """The part of a client session that takes bytes in."""
 
     __slots__ = (
+        "_awkward",
         "_buffer",
         "_classify",
+        "_failed_here",
         "_resent",
+        "_shared",
+        "_skipping",
         "_streaming",
-        "_whole",
         "ops",
         "pipe",
         "size",
         "terminated",
         "told",
+        "whole",
     )
 
     def __init__(self, pipe: Pipe, told: Mapping[bytes, bytes]) -> None:
@@ -120,11 +145,19 @@ class Batch:
         self.size = 0
         """Bytes of the messages in ``ops``, roughly."""
         self.terminated = False
-        self._whole: tuple[Expected, ...] | None = None
+        self.whole: tuple[Expected, ...] | None = None
         """The batch is one op whose replies are these: nothing in it has to be looked at."""
         self._buffer = b""
         self._streaming = 0
+        self._skipping = False
+        """The open scope has failed: what is left of it, up to Sync, is dropped."""
+        self._failed_here = False
+        """The client believes in a transaction that no server has."""
+        self._awkward = False
+        """Not at a clean place: a message is half received, or what comes has to be dropped or refused."""
         self._resent = False
+        self._shared: dict[bytes, Named] = {}
+        """Prepared statements by the client's own names, cut to the bytes that count."""
         self._choose_reader()
 
     def _choose_reader(self) -> None:
@@ -150,50 +183,48 @@ class Batch:
             ProtocolViolation: not a message of the protocol; the connection cannot go on.
         """
         ops = self.ops
-        if not ops and not self._buffer and not self._streaming:
+        if not ops and not self._awkward and not self._buffer:
             if data[0] == QUERY and len(data) > 5 and read_length(data, 1)[0] + 1 == len(data):
                 # The usual: one whole Query in one read.
                 verdict = self._classify(data[5:-1])
                 ops.append((QUERY, data, verdict))
                 if verdict.is_plain and data[-1] == 0:
-                    self._whole = _ONE_QUERY
+                    self.whole = _ONE_QUERY
                 return True
-            if data[0] == PARSE and data[-5:] == messages.SYNC and self._is_usual(data):
+            if data[-5:] == messages.SYNC and self._is_usual(data):
                 return True
         return self._cut(data)
 
     def _is_usual(self, data: bytes) -> bool:
-        """One whole extended scope of an unnamed plain statement, as libpq's PQexecParams sends it."""
-        size = len(data)
-        kinds = b""
-        i = 0
-        while i + 5 <= size:
-            kind = data[i]
-            kinds += data[i : i + 1]
-            if kind == DESCRIBE:
-                if data[i + 5 : i + 7] != b"P\0":
-                    return False
-            elif kind == BIND:
-                if data[i + 5 : i + 7] != b"\0\0":
-                    return False
-            elif kind != SYNC and data[i + 5]:
+        """One whole extended scope of a plain statement, unnamed (as libpq's PQexecParams sends it) or prepared before."""
+        first = data[0]
+        if first == PARSE:
+            if data[5] or data[1] > 3:
                 return False
-            i += 1 + read_length(data, i + 1)[0]
-        whole = _WHOLE.get(kinds)
-        if whole is None or i != size or data[1] > 3:
+            verdict = self._classify(data[6 : data.find(b"\0", 6)])
+            if not verdict.is_plain or _shape(data) not in _WHOLE:
+                return False
+            self.whole = _WHOLE[_shape(data)]
+            self.ops.append((PARSE, data, verdict))
+            return True
+        if first != BIND or data[5]:
             return False
-        end = data.find(b"\0", 6)
-        verdict = self._classify(data[6:end])
-        if not verdict.is_plain:
+        name_end = data.find(b"\0", 6)
+        named = self._shared.get(data[6:name_end])
+        if named is None or named.is_pending or not named.statement.verdict.is_plain:
             return False
-        self.ops.append((PARSE, data, verdict))
-        self._whole = whole
+        # The shape of what follows Bind; Bind itself is rewritten at its head.
+        whole = named.wholes.get(_shape(data))
+        if whole is None:
+            return False
+        self.whole = whole
+        self.ops.append((BIND, data, named.statement.verdict))
         return True
 
     def _cut(self, data: bytes) -> bool:
-        if self._whole is not None:
+        if self.whole is not None:
             # More came before the batch could run: it is cut like any other.
-            self._whole = None
+            self.whole = None
             data = self.ops.pop()[1] + data
         if self._buffer:
             data = self._buffer + data
@@ -206,6 +237,7 @@ class Batch:
         if self._streaming:
             i = min(self._streaming, size)
             self._streaming -= i
+            self._look_around()
             ops.append((RAW, data[:i], None))
             ready = True
         while i + 5 <= size:
@@ -248,15 +280,19 @@ class Batch:
         # The class of a text that was not read to its end is unknown.
         self.ops.append((kind, head, UNREAD if kind in (QUERY, PARSE) else None))
         self._streaming = left
+        self._awkward = True
+
+    def _look_around(self) -> None:
+        self._awkward = self._streaming > 0 or self._skipping or self._failed_here
 
     def take_back(self, op: Op) -> None:
         """Put a read that was lost with its server back, to be sent to another one."""
         self.receive(op[1])
 
     def _whole_to_ops(self) -> None:
-        if self._whole is not None:
+        if self.whole is not None:
             data = self.ops.pop()[1]
-            self._whole = None
+            self.whole = None
             self._cut(data)
 
 

@@ -23,6 +23,7 @@ from hyperdrive.pgwire.framing import (
     PARSE,
     QUERY,
     SYNC,
+    read_length,
 )
 from hyperdrive.session import replies
 from hyperdrive.session.batch import EXTENDED, POISON_OP, RAW, SHIP_ABOVE, Classify, Op, Pipe
@@ -42,12 +43,12 @@ _NOT_IN_COPY: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, QUERY, F
 class ClientSession(Extended):
     """The protocol state of one client connection after login."""
 
-    __slots__ = ("_scope", "_was_sent")
+    __slots__ = ("_again", "_was_sent")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
         self._was_sent = False
-        self._scope: list[Op] | None = None
+        self._again: bytes | None = None
         """What was sent last, if that was one scope which may be sent again."""
 
     @property
@@ -79,31 +80,17 @@ class ClientSession(Extended):
         """
         ops = self.ops
         at_rest = not server.queue and not server.open_scope and server.status == IDLE
-        if (
-            server.label is not self.journal.wanted
-            and server.status == IDLE
-            and not server.queue
-            and not server.open_scope
-        ):
-            out = self._restore(server)
-        else:
-            out = []
-        whole = self._whole
+        out = self._restore(server) if at_rest and server.label is not self.journal.wanted else []
+        whole = self.whole
         if whole is not None:
-            kind, data, verdict = ops[0]
-            ops.clear()
-            self._whole = None
-            server.queue.extend(whole)
-            self.unnamed = server.unnamed = None
-            if kind == PARSE:
-                self.unnamed = server.unnamed = data
-                self.unnamed_verdict = verdict
-                if self._portals:
-                    self._portals.pop(b"", None)
-            if not out:
-                return data
-            out.append(data)
-            return b"".join(out)
+            if not server.open_scope and not self._awkward:
+                data = self._compose_whole(whole, server)
+                if data:
+                    if not out:
+                        return data
+                    out.append(data)
+                    return b"".join(out)
+            self._whole_to_ops()
         done = 0
         sent = bool(server.half_sent)
         for kind, raw, verdict in ops:
@@ -123,12 +110,39 @@ class ClientSession(Extended):
                 break
             done += 1
         resendable = at_rest and not self._resent and 0 < done == len(ops) and ops[0][0] in (BIND, DESCRIBE)
-        self._scope = ops[:] if resendable else None
+        self._again = b"".join([raw for _, raw, _ in ops]) if resendable and self.size < SHIP_ABOVE else None
         del ops[:done]
         if not ops:
             self.size = 0
         server.half_sent = self._streaming if sent else 0
+        self._look_around()
         return b"".join(out)
+
+    def _compose_whole(self, whole: tuple[Expected, ...], server: ServerSession) -> bytes:
+        """The usual batch in one piece; empty if the server lacks the statement that it needs."""
+        kind, data, verdict = self.ops[0]
+        if kind == BIND:
+            named = whole[0].named
+            assert named is not None
+            shared = named.statement
+            if not server.statements.get(shared):
+                return b""
+            server.statements.move_to_end(shared)
+            self._again = data
+            name = shared.name
+            length = read_length(data, 1)[0] + len(name) - len(named.name)
+            data = b"B" + length.to_bytes(4, "big") + b"\0" + name + data[6 + len(named.name) :]
+        elif kind == PARSE:
+            self.unnamed = server.unnamed = data
+            self.unnamed_verdict = verdict
+        else:
+            self.unnamed = server.unnamed = None
+        if self._portals:
+            self._portals.pop(b"", None)
+        self.ops.clear()
+        self.whole = None
+        server.queue.extend(whole)
+        return data
 
     def _restore(self, server: ServerSession) -> list[bytes]:
         """The settings that the server lacks or has too many, as a scope of their own ahead of the client's (E-0.5)."""
@@ -282,6 +296,7 @@ class ClientSession(Extended):
     def skip_rest(self) -> None:
         """The open scope failed: what the client still sends of it, up to Sync, has no replies."""
         self._skipping = True
+        self._awkward = True
 
     def settle(self, status: int, *, failed: bool) -> None:
         """A scope ended with *status*."""
@@ -291,10 +306,10 @@ class ClientSession(Extended):
 
     def resend_scope(self) -> bool:
         """Put the scope that was sent last back, once; ``False`` if that is not possible."""
-        if self._scope is None or self.ops or self._streaming:
+        again, self._again = self._again, None
+        if again is None or self.ops or self._streaming or self._buffer:
             return False
-        self.ops += self._scope
-        self._scope = None
+        self._cut(again)
         self._resent = True
         return True
 

@@ -25,17 +25,13 @@ _ABORTED: Final = messages.error_response(ABORTED_TEXT, "25P02")
 class Failures(Batch):
     """The part of a client session that says what went wrong."""
 
-    __slots__ = ("_failed_here", "_portals", "_skipping", "_untold", "journal")
+    __slots__ = ("_portals", "_untold", "journal")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, told)
         self.journal = Journal(base)
         self._portals: dict[bytes, tuple[Verdict | None, Parameters | None]] | None = None
         """Open portals whose statements are not plain."""
-        self._skipping = False
-        """The open scope has failed: what is left of it, up to Sync, is dropped."""
-        self._failed_here = False
-        """The client believes in a transaction that no server has."""
         self._untold = b""
         """The error that began this, if the client was owed nothing when it happened."""
 
@@ -61,6 +57,7 @@ class Failures(Batch):
         self.ops.clear()
         self.size = 0
         self._skipping = is_open
+        self._look_around()
         return b"".join(out)
 
     def lost(self, error: bytes, server: ServerSession, *, failed_here: bool) -> bytes:
@@ -87,6 +84,7 @@ class Failures(Batch):
             self._untold = error
         self._skipping = is_open
         self._failed_here = failed_here
+        self._look_around()
         self._portals = None
         self.journal.abandoned()
         if self.ops:
@@ -101,6 +99,7 @@ class Failures(Batch):
         for index, (kind, _, _) in enumerate(ops):
             if kind == SYNC:
                 self._skipping = False
+                self._look_around()
                 out.append(messages.READY_FAILED if self._failed_here else messages.READY_IDLE)
                 del ops[: index + 1]
                 return
@@ -146,6 +145,7 @@ class Failures(Batch):
             elif kind in EXTENDED or kind == FUNCTION_CALL:
                 out.append(_no_savepoint(verdict) or aborted)
                 self._skipping = kind != FUNCTION_CALL
+        self._look_around()
         return b"".join(out)
 
 

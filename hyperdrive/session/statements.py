@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from hyperdrive.session import replies
 from hyperdrive.session.replies import Expected
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Named:
     ``told`` is the RowDescription or NoData that the client was given for it; ``None`` while it has not asked.
     """
 
-    __slots__ = ("bind", "is_pending", "name", "statement", "told")
+    __slots__ = ("bind", "is_pending", "name", "statement", "told", "wholes")
 
     def __init__(self, statement: SharedStatement, name: bytes) -> None:
         self.statement = statement
@@ -58,7 +59,12 @@ class Named:
         self.told: bytes | None = None
         self.is_pending = True
         """Its Parse has not been answered, so it may yet turn out not to exist."""
-        self.bind = Expected("B", statement=statement, name=name, named=self)
+        bind = self.bind = Expected("B", statement=statement, name=name, named=self)
+        self.wholes = {
+            b"BES": (bind, replies.EXECUTE, replies.SYNC),
+            b"BDES": (bind, replies.DESCRIBE_PORTAL, replies.EXECUTE, replies.SYNC),
+        }
+        """The scopes that drivers send for a prepared statement, with what they cause."""
 
 
 class StatementRegistry:

@@ -124,6 +124,11 @@ def _head(run: Run) -> str:
 def show(live: Live, outcome: Outcome) -> None:
     """Print the figures and goals of one workload."""
     live.say(f"\n{outcome.title}")
+    if outcome.key == "round-trips":
+        live.say(round_trips.show(outcome))
+        for line in outcome.skipped:
+            live.say(f"  skipped  {line}")
+        return
     targets = list(dict.fromkeys(figure.target for figure in outcome.figures))
     metrics = list(dict.fromkeys((figure.metric, figure.unit) for figure in outcome.figures))
     rows: list[list[object]] = [["", *targets, "spread"]]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from bench import pgbench, processes
@@ -85,8 +86,12 @@ class Suite:
         seconds: float | None = None,
         rounds: int | None = None,
         pinned: bool = False,
+        warm: bool = False,
     ) -> None:
-        """Interleaved rounds of pgbench over *running*; metrics of *outcome* get *label* behind their names."""
+        """Interleaved rounds of pgbench over *running*; metrics of *outcome* get *label* behind their names.
+
+        *warm*: CPU is counted from the first second with results on, without the clients' logins.
+        """
         seconds = seconds or self.plan.seconds
         rounds = rounds or self.plan.rounds
         for number in range(rounds):
@@ -97,7 +102,7 @@ class Suite:
                 self.live.now("…")
                 place = processes.pinned(target.roots, self.origin_pids) if pinned else nullcontext()
                 with place:
-                    self._round(outcome, target, arguments, clients, threads, seconds, label)
+                    self._round(outcome, target, arguments, clients, threads, seconds, label, warm)
         self.live.where = ""
 
     def _round(
@@ -109,8 +114,16 @@ class Suite:
         threads: int,
         seconds: float,
         label: str,
+        warm: bool,
     ) -> None:
         before = self._cpu(target)
+        marks: list[tuple[float, float, tuple[float, float, float]]] = []
+
+        def progress(at: float, tps: float) -> None:
+            self.live.now(f"{at:.0f} s  {tps:,.0f}/s")
+            if warm and tps:
+                marks.append((at, tps, self._cpu(target)))
+
         known = outcome.find(f"throughput{label}", target.name)
         report = pgbench.run(
             target,
@@ -119,10 +132,13 @@ class Suite:
             clients=clients,
             threads=threads,
             expected_tps=known.samples[0] if known else 20_000,
-            on_progress=lambda at, tps: self.live.now(f"{at:.0f} s  {tps:,.0f}/s"),
+            on_progress=progress,
         )
         after = self._cpu(target)
-        done = max(1, report.transactions)
+        done = max(1.0, report.transactions)
+        if len(marks) > 1:
+            before, after = marks[0][2], marks[-1][2]
+            done = sum(tps * (at - earlier) for (earlier, _, _), (at, tps, _) in pairwise(marks))
         outcome.add(f"throughput{label}", target.name, "1/s", report.tps)
         if target.roots:
             outcome.add(f"CPU{label}", target.name, "µs", (after[0] - before[0]) / done * 1e6)

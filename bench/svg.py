@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH = 760
-LABEL = 210
+WIDTH = 800
+LABEL = 260
 VALUE = 96
 BAR = 16
 GAP = 14
@@ -100,21 +100,18 @@ def curves(series: Sequence[tuple[str, Sequence[float]]], *, title: str, unit: s
         x = x_of(tick)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{HEAD}" y2="{height - bottom}"/>')
         parts.append(_text(x, height - bottom + 16, f"{tick:g} {unit}", "middle", "tick"))
-    labels: list[float] = []
+    row = HEAD + 10.0
     for name, line in series:
         points = sorted(v for v in line if v > 0)
         if not points:
             continue
         path = " ".join(f"{x_of(v):.1f},{y_of((i + 0.5) / len(points)):.1f}" for i, v in enumerate(points))
         parts.append(f'<polyline class="curve {colour(name)}" points="{path}"><title>{escape(name)}</title></polyline>')
-        y = y_of(0.98) + 4
-        while any(abs(y - other) < 14 for other in labels):
-            y += 14
-        labels.append(y)
         parts.append(
-            f'<rect class="{colour(name)}" x="{left + room + 12}" y="{y - 9:.1f}" width="9" height="9" rx="2"/>'
+            f'<rect class="{colour(name)}" x="{left + room + 12}" y="{row - 9:.1f}" width="9" height="9" rx="2"/>'
         )
-        parts.append(_text(left + room + 26, y, name, "start", "value"))
+        parts.append(_text(left + room + 26, row, name, "start", "value"))
+        row += 16
     return _frame(title, height, parts)
 
 

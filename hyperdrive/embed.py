@@ -19,8 +19,9 @@ from hyperdrive.app import App
 from hyperdrive.config.loader import loader_for
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from asyncpg.pool import PoolConnectionProxy
-    from typing_extensions import Self
 
 _PORT = 6543
 """Only a part of the socket's name."""

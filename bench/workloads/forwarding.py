@@ -96,7 +96,9 @@ def busy(suite: Suite) -> Outcome:
     outcome = Outcome("busy", f"{clients:,} busy clients", f"pgbench -S with {clients:,} clients on 20 servers.")
     with suite.running(suite.proxies) as running:
         # Each client should get its turn several times.
-        suite.measure(outcome, running, ["-S"], clients=clients, seconds=max(4.0, suite.plan.seconds), rounds=1)
+        suite.measure(
+            outcome, running, ["-S"], clients=clients, seconds=max(5.0, suite.plan.seconds), rounds=1, warm=True
+        )
     if outcome.find("throughput", "us") is not None:
         errors = outcome.find("errors", "us")
         outcome.promise("errors", "at most", 0, "", errors.samples if errors else [0.0])

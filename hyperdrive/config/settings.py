@@ -36,8 +36,6 @@ from hyperdrive.pool.settings import PoolMode, PoolSettings
 POOL_MODE = choice("transaction", "session", "statement")
 AUTH_METHOD = choice("scram", "md5", "password", "cert", "trust")
 LOG_LEVEL = choice("debug", "info", "warning", "error")
-ON_OFF_ALWAYS = choice("off", "on", "always")
-AUTO_ON_OFF = choice("auto", "on", "off")
 
 
 def _origin(value: object) -> Dsn | None:
@@ -125,7 +123,7 @@ class Settings:
     connect_timeout: float = _setting(
         DURATION,
         _POOL.connect_timeout,
-        "How long reaching the origin may take, TLS included; a `connect_timeout` in its connection string counts where it"
+        "How long reaching the origin may take, TLS included (its name is resolved anew each time); a `connect_timeout` in its connection string counts where it"
         " is shorter. As PgBouncer's `server_connect_timeout`.",
         live=True,
     )
@@ -146,18 +144,6 @@ class Settings:
     )
     max_connecting: int = _setting(
         whole(1, 1000), _POOL.max_connecting, "Server connections that one pool opens at the same time.", live=True
-    )
-    dns_max_ttl: float = _setting(
-        DURATION,
-        15.0,
-        "How long a resolved address of the origin is used before it is looked up again. As in PgBouncer.",
-        live=True,
-    )
-    awaited: str = _setting(
-        AUTO_ON_OFF,
-        "auto",
-        "Whether what travels ahead of a statement is waited for separately, which costs a round trip: needed when the origin"
-        " is itself a pooler that cannot take both at once. `auto` finds out.",
     )
     listen: tuple[Address, ...] = _setting(
         ADDRESSES,
@@ -280,13 +266,6 @@ class Settings:
     )
     max_prepared_statements: int = _setting(
         whole(0, 100000), 200, "Prepared statements kept on each server connection, least used first out.", live=True
-    )
-    eager_rollback: str = _setting(
-        ON_OFF_ALWAYS,
-        "on",
-        "Whether ROLLBACK is answered at once and carried out behind: `on` unless somebody may wait for a lock that it"
-        " releases, `always`, or `off`.",
-        live=True,
     )
     pin_unknown: bool = _setting(
         FLAG,

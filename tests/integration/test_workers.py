@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -66,7 +67,7 @@ async def served(origin: str, directory: Path, *arguments: str, workers: int = 2
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HYPERDRIVE_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hyperdrive", "serve", origin, "--listen", "127.0.0.1:0", "--workers", str(workers)),
-        *("--admin", "off", *arguments),
+        *(arguments if "--admin" in arguments else ("--admin", "off", *arguments)),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         cwd=directory,
@@ -218,3 +219,24 @@ async def test_more_workers_than_can_share_is_a_mistake(pg18: Postgres, tmp_path
     _, err = await process.communicate()
     assert 2 == process.returncode
     assert b"3 workers cannot share pool_size = 2" in err
+
+
+async def test_metrics_of_all_workers_behind_one_admin_port(pg18: Postgres, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with served(pg18.app_url, tmp_path, "--admin", f"127.0.0.1:{port}") as one:
+        clients = await spread(one)
+        for client in clients:
+            await client.execute("select 1")
+        for _ in range(4):  # whichever worker answers
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            text = (await reader.read()).decode()
+            writer.close()
+            await writer.wait_closed()
+            assert f"hyperdrive_transactions_total {len(clients)}.0" in text
+            assert f'hyperdrive_clients{{state="active"}} {len(clients)}.0' in text
+            assert "hyperdrive_ready 1.0" in text
+        for client in clients:
+            await client.close()

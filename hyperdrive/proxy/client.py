@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hyperdrive.errors import (
     HyperdriveError,
+    InternalError,
     OriginLost,
     OutcomeUnknown,
     ProtocolViolation,
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from hyperdrive.proxy.server import ServerConnection
 
 log = logging.getLogger("hyperdrive.proxy")
+
+CANCEL_AGAIN_SECONDS: Final = 0.01
+LINGER_SECONDS: Final = 10.0
+"""How long a client that was told to go may take to read why."""
 
 
 class ClientConnection(asyncio.Protocol):
@@ -129,25 +134,37 @@ class ClientConnection(asyncio.Protocol):
         self._send(server)
 
     def _send(self, server: ServerConnection) -> None:
+        """Compose for the linked *server* as far as that goes without its replies."""
         session = self.session
         state = server.session
         queue = state.queue
-        was_idle = not queue
-        data = session.compose(state)
-        if data:
-            server.transport.write(data)
-            if was_idle:  # what is pipelined behind another batch is not waited for by itself
-                self.context.stats.origin_round_trips += 1
-        if not queue or queue[0].moves is None:
+        if not queue:
+            self.context.stats.origin_round_trips += 1
+        while True:
+            waiting = len(session.ops)
+            data = session.compose(state)
+            if data:
+                server.transport.write(data)
+            if queue and queue[0].moves is not None:
+                return
             out = state.fire_fakes()
             if out:
                 self.write(out)
-            if not queue:
+            if queue:
+                return
+            if not session.ops:
                 self.drained()
+                return
+            if len(session.ops) == waiting and not out:
+                # Nothing is outstanding that it could wait for.
+                self.end(InternalError("internal error of the proxy", log_text="a batch that cannot be composed"))
+                return
 
     def _link(self, server: ServerConnection) -> None:
         self.server = server
         server.client = self
+        if self._paused:
+            server.transport.pause_reading()
         state = server.session
         state.client = self.session
         if state.view is not self.session.told:
@@ -164,7 +181,7 @@ class ClientConnection(asyncio.Protocol):
             return
         session = self.session
         if session.ops:
-            self._ship()
+            self._send(server)
             return
         state = server.session
         if state.status != IDLE or state.open_scope or state.half_sent or self._paused or session.is_pinned:
@@ -179,15 +196,15 @@ class ClientConnection(asyncio.Protocol):
         self._retried = False
         if self._source_paused:
             self.resume_source()
-        if server.cancels:
-            server.settle_cancel()
-            return
         server.client = None
         state.client = None
         if state.view is not self.context.base and state.label is EMPTY:
             self.context.logged_in(state.view)  # the origin's configuration was reloaded (W-33)
         if state.spoiled:
             server.discard(CloseReason.CLIENT_LEFT)
+            return
+        if server.cancels:
+            server.settle_cancel()
             return
         self.context.pool.release(server)
 
@@ -203,9 +220,9 @@ class ClientConnection(asyncio.Protocol):
         if self.transport.is_closing():
             return False
         self.waiting = False
+        self.transport.resume_reading()
         self._link(server)
         self._send(server)
-        self.transport.resume_reading()
         return True
 
     def refuse(self, error: HyperdriveError) -> None:
@@ -236,9 +253,13 @@ class ClientConnection(asyncio.Protocol):
         self._paused = True
         if self.server is not None:
             self.server.transport.pause_reading()
+        else:
+            self.transport.pause_reading()  # answers of our own that nobody reads
 
     def resume_writing(self) -> None:
         self._paused = False
+        if not self._source_paused:
+            self.transport.resume_reading()
         if self.server is not None:
             self.server.transport.resume_reading()
             if not self.server.session.queue:
@@ -251,7 +272,7 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_source(self) -> None:
         self._source_paused = False
-        if not self.waiting:
+        if not self.waiting and not (self._paused and self.server is None):
             self.transport.resume_reading()
 
     # --- ends -------------------------------------------------------------------------------------------------------------------------
@@ -271,10 +292,7 @@ class ClientConnection(asyncio.Protocol):
             server, self.server = self.server, None
             if server is not None:
                 self.context.stats.abandoned += 1
-                server.abandon(
-                    pinned=self.session.is_pinned,
-                    must_close=bool({"setseed", "LOAD", "session function"} & set(self.session.pins())),
-                )
+                server.abandon()
         if not self.transport.is_closing():
             self.transport.close()
 
@@ -284,6 +302,8 @@ class ClientConnection(asyncio.Protocol):
         if not self.transport.is_closing():
             self.write(messages.error_message(error, severity="FATAL"))
             self.transport.close()
+            # One that does not read must not keep its socket for ever.
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self.transport.abort)
         self._leave()
 
     def server_lost(self, server: ServerConnection, reason: str) -> None:
@@ -311,6 +331,8 @@ class ClientConnection(asyncio.Protocol):
         error = self._loss(server, in_transaction, reason)
         self.context.metrics.count_error(error)
         committing = error.code == "08007"
+        for entry in reversed(state.queue):
+            session.dropped(entry)
         out = session.lost(messages.error_message(error), state, failed_here=in_transaction and not committing)
         if out:
             self.write(out)
@@ -338,4 +360,8 @@ class ClientConnection(asyncio.Protocol):
             self.context.pool.forget(self)
             self.refuse(QueryCanceled("canceling statement due to user request"))
         elif self.server is not None and self.server.session.is_running:
-            self.server.cancel()
+            if self.server.session.is_preparing:
+                # What goes ahead of the client's statement must not be hit (W-51).
+                asyncio.get_running_loop().call_later(CANCEL_AGAIN_SECONDS, self.cancel)
+            else:
+                self.server.cancel()

@@ -159,7 +159,7 @@ class Proxy:
         self._check_room()  # others may have come in while the welcome was learned
         session = ClientSession(context.pipe, welcome.label, welcome.told)
         if context.is_session_mode:
-            session.pin("session pooling")
+            session.keeps_server = True
         pid, cancel_key = self.new_key(admit.protocol_minor)
         client = ClientConnection(context, session, transport, pid, cancel_key)
         self.clients[pid] = client

@@ -58,9 +58,9 @@ class ServerConnection(Pooled, asyncio.Protocol):
     __slots__ = (
         "_answer",
         "_asked",
+        "_cancelled",
         "_deadline",
         "_drained_bytes",
-        "_pinned",
         "address",
         "cancel_key",
         "cancels",
@@ -87,7 +87,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         self.transport: Transport = cast("Transport", None)
         self._deadline: asyncio.TimerHandle | None = None
         self._drained_bytes = 0
-        self._pinned = False
+        self._cancelled = False
         self._answer: asyncio.Future[bytes] | None = None
         self._asked: replies.Expected | None = None
 
@@ -130,7 +130,8 @@ class ServerConnection(Pooled, asyncio.Protocol):
         self._lost(error.log_text)
 
     def eof_received(self) -> None:
-        return None
+        if self.client is None:
+            self.discard(CloseReason.ORIGIN_CLOSED)  # before anyone takes it (W-55)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost(str(exc) if exc is not None else "the connection was closed")
@@ -179,19 +180,27 @@ class ServerConnection(Pooled, asyncio.Protocol):
 
     # --- work for nobody --------------------------------------------------------------------------------------------------------------
 
-    def abandon(self, *, pinned: bool, must_close: bool) -> None:
-        """The linked client is gone: return to a clean state and to the pool, or close (W-52, W-53)."""
+    def abandon(self) -> None:
+        """The linked client is gone: return to a clean state and to the pool, or close (W-52, W-53).
+
+        Its session stays with ours until nothing is under way: what still completes may pin the server.
+        """
         session = self.session
-        self.client = session.client = None
-        self._pinned = pinned
+        left = session.client
+        self.client = None
         self.transport.resume_reading()
-        if session.half_sent or session.spoiled or must_close or self.transport.is_closing():
+        if session.half_sent or session.spoiled or self.transport.is_closing():
             self.discard(CloseReason.CLIENT_LEFT)
             return
         self.errand = Errand.CLEAN
         session.label = settings.UNKNOWN
         if session.copy_in:
             self._end_copy()
+        elif session.open_scope and left is not None and left.is_skipping:
+            # The origin ignores everything up to Sync already.
+            self.transport.write(messages.SYNC)
+            session.queue.append(replies.SKIP_SYNC)
+            session.open_scope = False
         elif session.open_scope:
             # A bare Sync would commit what the client never finished (W-53).
             self.transport.write(_POISONED)
@@ -199,6 +208,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
             session.queue.append(replies.SKIP_SYNC)
             session.open_scope = False
         self._drained_bytes = 0
+        self._cancelled = False
         if session.queue:
             self._start_deadline()
         self._working_for_nobody(0)
@@ -215,13 +225,15 @@ class ServerConnection(Pooled, asyncio.Protocol):
     def _working_for_nobody(self, size: int) -> None:
         session = self.session
         if session.queue:
+            if session.copy_in and self.errand is Errand.CLEAN:
+                self._end_copy()  # the origin began to wait for copy data only now
             self._drained_bytes += size
             if self.errand is Errand.CLEAN and self._drained_bytes > DRAIN_BYTES:
                 self._drained_bytes = 0
                 self._drain_too_long()
             return
         if session.fatal is not None:
-            self.transport.abort()
+            self.discard(CloseReason.ORIGIN_CLOSED)
             return
         if self.errand is Errand.NONE:
             return
@@ -233,10 +245,13 @@ class ServerConnection(Pooled, asyncio.Protocol):
             if not self._answer.done():
                 self._answer.set_result(self._asked.captured)
             return
+        left, session.client = session.client, None
         if session.status != IDLE:
+            session.client = left
             self._behind(b"ROLLBACK")
-        elif self._pinned:
-            self._pinned = False
+        elif left is not None and left.leaves_traces:
+            self.discard(CloseReason.CLIENT_LEFT)
+        elif left is not None and left.is_pinned:
             session.forget_statements()
             self._behind(b"DISCARD ALL")
             session.label = settings.EMPTY
@@ -299,9 +314,10 @@ class ServerConnection(Pooled, asyncio.Protocol):
             self._deadline = None
 
     def _drain_too_long(self) -> None:
-        if self.cancels or self.errand is not Errand.CLEAN:
+        if self._cancelled or self.errand is not Errand.CLEAN:
             self.discard(CloseReason.CLIENT_LEFT)
             return
+        self._cancelled = True
         self.cancel()
         self._start_deadline()
 

@@ -144,7 +144,8 @@ class Answers(Failures):
             return not self._has_sql_prepared()
         if kind is Kind.DEALLOCATE:
             single = verdict.single
-            return single is not None and single.name in self._shared
+            lent = single is not None and (PREPARED, single.name) in (self.journal.lasting or ())
+            return single is not None and single.name in self._shared and not lent
         return False
 
     def _local(self, verdict: Verdict | None) -> bytes | None:

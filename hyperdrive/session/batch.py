@@ -239,6 +239,7 @@ class Batch:
             self._streaming -= i
             self._look_around()
             ops.append((RAW, data[:i], None))
+            self.size += i
             ready = True
         while i + 5 <= size:
             kind = data[i]
@@ -279,6 +280,7 @@ class Batch:
         """Begin to pass on a message that is not complete: names stand at its front, the rest needs no look (W-18)."""
         # The class of a text that was not read to its end is unknown.
         self.ops.append((kind, head, UNREAD if kind in (QUERY, PARSE) else None))
+        self.size += len(head)
         self._streaming = left
         self._awkward = True
 

@@ -43,21 +43,35 @@ _NOT_IN_COPY: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, QUERY, F
 class ClientSession(Extended):
     """The protocol state of one client connection after login."""
 
-    __slots__ = ("_again", "_was_sent")
+    __slots__ = ("_again", "_was_sent", "again_entries", "keeps_server")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
         self._was_sent = False
         self._again: bytes | None = None
+        self.again_entries = 0
+        """Entries of the reply queue that the scope sent last made; as many are left while none of its replies has come."""
+        self.keeps_server = False
+        """Session pooling."""
         """What was sent last, if that was one scope which may be sent again."""
 
     @property
     def is_pinned(self) -> bool:
-        return self.journal.is_pinned
+        return self.keeps_server or self.journal.is_pinned
+
+    @property
+    def leaves_traces(self) -> bool:
+        """It did what even DISCARD ALL does not undo."""
+        return bool({"setseed", "LOAD", "session function"} & set(self.pins()))
+
+    @property
+    def is_skipping(self) -> bool:
+        """The open scope has failed at the origin."""
+        return self._skipping
 
     def pins(self) -> list[str]:
         """Why the client keeps its server."""
-        return self.journal.reasons()
+        return (["session pooling"] if self.keeps_server else []) + self.journal.reasons()
 
     def pin(self, reason: str, detail: object = None) -> None:
         self.journal.pin(reason, detail)
@@ -83,7 +97,7 @@ class ClientSession(Extended):
         out = self._restore(server) if at_rest and server.label is not self.journal.wanted else []
         whole = self.whole
         if whole is not None:
-            if not server.open_scope and not self._awkward:
+            if not (server.open_scope or self._awkward or server.copy_in or server.half_sent):
                 data = self._compose_whole(whole, server)
                 if data:
                     if not out:
@@ -91,6 +105,7 @@ class ClientSession(Extended):
                     out.append(data)
                     return b"".join(out)
             self._whole_to_ops()
+        before = len(server.queue)
         done = 0
         sent = bool(server.half_sent)
         for kind, raw, verdict in ops:
@@ -110,6 +125,7 @@ class ClientSession(Extended):
                 break
             done += 1
         resendable = at_rest and not self._resent and 0 < done == len(ops) and ops[0][0] in (BIND, DESCRIBE)
+        self.again_entries = len(server.queue) - before
         self._again = b"".join([raw for _, raw, _ in ops]) if resendable and self.size < SHIP_ABOVE else None
         del ops[:done]
         if not ops:
@@ -129,6 +145,7 @@ class ClientSession(Extended):
                 return b""
             server.statements.move_to_end(shared)
             self._again = data
+            self.again_entries = len(whole)
             name = shared.name
             length = read_length(data, 1)[0] + len(name) - len(named.name)
             data = b"B" + length.to_bytes(4, "big") + b"\0" + name + data[6 + len(named.name) :]
@@ -231,7 +248,7 @@ class ClientSession(Extended):
         """SQL EXECUTE of a statement that the client prepared by protocol: the server has to know it by that name (W-24)."""
         single = verdict.single
         found = self._shared.get(single.name) if single is not None and single.name is not None else None
-        if found is None:
+        if found is None or server.status == FAILED or (PREPARED, found.name) in (self.journal.lasting or ()):
             return
         copy = SharedStatement(found.name, found.statement.body, found.statement.verdict)
         for message, entry in (
@@ -274,6 +291,7 @@ class ClientSession(Extended):
             self._was_sent = False
             return
         out.append(raw)
+        server.copy_fed = True
         if kind != COPY_DATA and not server.copy_in:
             server.queue.append(replies.COPY_ENDS)
         elif kind != COPY_DATA:

@@ -145,7 +145,7 @@ class Extended(Answers):
         for old in [s for s in server.statements if s not in busy][:excess]:
             del server.statements[old]
             out.append(messages.close(b"S", old.name))
-            server.queue.append(replies.SKIP_CLOSE)
+            server.queue.append(Expected("C", Action.SKIP, statement=old))
 
     def _parse_settings(self) -> object:
         """What a shared statement's key says of the settings at Parse; sessions with names of their own share nothing."""
@@ -296,11 +296,14 @@ class Extended(Answers):
         return Watch(self, verdict.statements if verdict is not None else None, parameters)
 
     def _check_currval(self, verdict: Verdict | None, server: ServerSession) -> None:
-        if verdict is not None and verdict.reads_currval and server.status == IDLE and not self.journal.is_pinned:
-            raise FeatureNotSupported(
-                "currval and lastval need the session that called nextval",
-                hint="Use INSERT ... RETURNING, call them in the same transaction as nextval, or use session pooling.",
-            )
+        if verdict is None or not verdict.reads_currval or server.status != IDLE or self.journal.is_pinned:
+            return
+        if any(entry.ends_scope and entry.action is not Action.SKIP for entry in server.queue):
+            raise _WAIT  # a BEGIN may be among what is outstanding
+        raise FeatureNotSupported(
+            "currval and lastval need the session that called nextval",
+            hint="Use INSERT ... RETURNING, call them in the same transaction as nextval, or use session pooling.",
+        )
 
     def _before(self, verdict: Verdict | None, server: ServerSession) -> None:
         """What a statement of unknown class, or one that clears names, does to what we believe of the server."""
@@ -325,8 +328,11 @@ class Extended(Answers):
             out.append(raw)
             server.queue.append(replies.CLOSE)
         else:
-            self._shared.pop(key, None)
-            server.queue.append(fake(messages.CLOSE_COMPLETE, kind="C"))
+            entry = fake(messages.CLOSE_COMPLETE, kind="close")
+            named = self._shared.pop(key, None)
+            if named is not None:
+                entry.gone = [named]
+            server.queue.append(entry)
         server.open_scope = True
 
     def _sync(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
@@ -354,5 +360,7 @@ class Extended(Answers):
                 self.pipe.defaults_changed()
             if restored:
                 self.journal.restored()
+            if statement.kind is Kind.DEALLOCATE and statement.name is not None:
+                self._shared.pop(statement.name, None)
             if statement.kind in (Kind.DEALLOCATE_ALL, Kind.DISCARD_ALL):
                 self._shared.clear()

@@ -11,11 +11,12 @@ from typing import Final
 
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import BIND, CLOSE, DESCRIBE, EXECUTE, FUNCTION_CALL, PARSE, QUERY, SYNC
-from hyperdrive.session.batch import EXTENDED, Batch, Pipe, shown
+from hyperdrive.session.batch import EXTENDED, Batch, Pipe, name_at, shown
 from hyperdrive.session.outcome import Journal, Parameters
 from hyperdrive.session.replies import Action
 from hyperdrive.session.server import ServerSession
 from hyperdrive.session.settings import Label
+from hyperdrive.session.statements import NAME_BYTES
 from hyperdrive.sql.verdict import Kind, Verdict
 
 ABORTED_TEXT: Final = "current transaction is aborted, commands ignored until end of transaction block"
@@ -66,6 +67,7 @@ class Failures(Batch):
         Each Sync that was owed one gets its ReadyForQuery. A client that is owed nothing hears it at its next statement.
         """
         out: list[bytes] = []
+        self._whole_to_ops()
         ready = messages.READY_FAILED if failed_here else messages.READY_IDLE
         told = False
         for entry in server.queue:
@@ -95,6 +97,7 @@ class Failures(Batch):
 
     def _skip_here(self, out: list[bytes]) -> None:
         """The open scope failed without a server: drop what is left of it, up to Sync."""
+        self._whole_to_ops()
         ops = self.ops
         for index, (kind, _, _) in enumerate(ops):
             if kind == SYNC:
@@ -105,6 +108,11 @@ class Failures(Batch):
                 return
         ops.clear()
 
+    def _verdict_of_bind(self, raw: bytes) -> Verdict | None:
+        _, name_start = name_at(raw, 5)
+        named = self._shared.get(name_at(raw, name_start)[0][:NAME_BYTES])
+        return named.statement.verdict if named is not None else None
+
     def _answer_failed(self) -> bytes:
         """FAILED_HERE: the transaction is lost, and only its end is accepted, as in PostgreSQL (25P02)."""
         self._whole_to_ops()
@@ -114,7 +122,9 @@ class Failures(Batch):
             if self._skipping:
                 self._skip_here(out)
                 continue
-            kind, _, verdict = self.ops.pop(0)
+            kind, raw, verdict = self.ops.pop(0)
+            if kind == BIND and not exiting:
+                verdict = self._verdict_of_bind(raw)
             aborted, self._untold = self._untold or _ABORTED, b""
             ends = verdict is not None and verdict.kind in (Kind.ROLLBACK, Kind.COMMIT) and not _chains(verdict)
             if kind == QUERY:
@@ -133,7 +143,8 @@ class Failures(Batch):
             elif kind == PARSE and ends:
                 out.append(messages.PARSE_COMPLETE)
                 exiting = True
-            elif exiting and kind == BIND:
+            elif kind == BIND and (exiting or ends):
+                exiting = True
                 out.append(messages.BIND_COMPLETE)
             elif exiting and kind == DESCRIBE:
                 out.append(messages.NO_DATA)

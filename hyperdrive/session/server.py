@@ -49,8 +49,8 @@ THROUGH_ABOVE: Final = 32 * 1024
 """A row of which more bytes than this are missing passes in pieces. Smaller ones wait for their end, so that the connection's
 loss in between leaves the client with whole messages."""
 
-MAX_MESSAGE_HELD: Final = 1 << 20
-"""Bytes of one incomplete message that is not a row or copy data; such messages carry names and texts only."""
+MAX_MESSAGE_HELD: Final = 16 << 20
+"""Bytes of one message that is not a row or copy data; such messages carry names and texts only."""
 
 
 class ServerSession:
@@ -60,11 +60,13 @@ class ServerSession:
     """
 
     __slots__ = (
+        "_copy_syncs",
         "_tail",
         "_through",
         "attention",
         "broken",
         "client",
+        "copy_fed",
         "copy_in",
         "failed",
         "fatal",
@@ -105,6 +107,9 @@ class ServerSession:
         """The client did what leaves some origins in disorder (Query in an open scope, W-13): nobody else may have it."""
         self.fatal: bytes | None = None
         """A FATAL ErrorResponse: the connection is about to end."""
+        self.copy_fed = False
+        """Copy data was sent since CopyInResponse."""
+        self._copy_syncs = 0
         self._tail = b""
         self._through = 0
 
@@ -191,7 +196,7 @@ class ServerSession:
                 i = size
             else:
                 self._tail = data[i:]
-                if len(self._tail) > MAX_MESSAGE_HELD and read_length(data, i + 1)[0] > 2 * MAX_MESSAGE_HELD:
+                if left > 0 and read_length(data, i + 1)[0] > MAX_MESSAGE_HELD:
                     self.broken = LedgerMismatch("the database sent a message of an impossible length")
         if pieces is None:
             return data if start == 0 and i == len(data) else data[start:i]
@@ -225,7 +230,7 @@ class ServerSession:
         if kind == NOTICE_RESPONSE:
             return self._notice(data[start:end])
         if kind == NOTIFICATION_RESPONSE:
-            return None
+            return None if self.client is not None and self.client.is_pinned else b""
         if kind == ERROR_RESPONSE:
             return self._error(data[start:end])
         if not self.queue:
@@ -246,7 +251,7 @@ class ServerSession:
             head.watch.completed(tag, suspended=kind == PORTAL_SUSPENDED)
         if move == FINISH:
             self.queue.popleft()
-            if head.statement is not None and head.statement in self.statements:
+            if head.kind == "P" and head.statement is not None and head.statement in self.statements:
                 self.statements[head.statement] = True
                 if head.named is not None:
                     head.named.is_pending = False
@@ -299,6 +304,10 @@ class ServerSession:
             self.view = values({**self.view, name: value})
         if self.client is None:
             return b""
+        if self.queue and self.queue[0].action is Action.FORWARD and not self.attention:
+            # Nothing the client ran says so: a trigger, a view or a function of its own did it (W-37).
+            self.client.journal.completed_unknown()
+            self.attention = True
         return None if self.client.is_news(name, value) else b""
 
     def _notice(self, message: bytes) -> bytes | None:
@@ -319,6 +328,10 @@ class ServerSession:
             return b""
         head = self.queue[0]
         self.failed = True
+        if self.copy_in and self._copy_syncs and head.kind == "E" and not self.copy_fed:
+            # The copy failed before it read anything, so the Sync that came early is the one that ends the scope.
+            self.queue.insert(1, replies.SYNC)
+            self.open_scope = False
         if not head.ends_scope:
             if self._may_resend(head, fields.get("C")):
                 return b""
@@ -332,6 +345,8 @@ class ServerSession:
             self.client.changed(head)
         if head.action is Action.FORWARD:
             return self._with_client_names(message, head)
+        if head.action is Action.INSTEAD:
+            return None
         if head.action is Action.REPLACE:
             return head.payload
         if head.action is Action.CAPTURE:
@@ -357,8 +372,8 @@ class ServerSession:
         26000: our names vanished behind our back (W-23). 0A000: the result changed, and nobody was told the old one (W-26).
         """
         client, named = self.client, head.named
-        if client is None or named is None or self.status != IDLE or len(self.queue) < 2:
-            return False
+        if client is None or named is None or self.status != IDLE or len(self.queue) != client.again_entries:
+            return False  # replies of the scope may have been passed on
         if sqlstate == "26000":
             self.statements.pop(named.statement, None)
         elif sqlstate == "0A000" and named.told is None:
@@ -397,14 +412,18 @@ class ServerSession:
     def _drop(self, entry: Expected) -> None:
         if entry.before is not None and self.unnamed is entry.before[0]:
             self.unnamed = entry.before[1]
+        if entry.kind == "C" and entry.statement is not None:
+            self.statements[entry.statement] = False  # not closed after all
         # A Parse that was skipped leaves its statement as ``False``: it may be there from before, so it is closed first.
         if self.client is not None:
             self.client.dropped(entry)
 
     def _copy_begins(self) -> None:
         """CopyInResponse: Syncs sent before the client ended the copy are ignored and give no reply (W-30)."""
-        self.copy_in = True
         head, *rest = self.queue
+        self.copy_in = replies.COPY_ENDS not in rest
+        self.copy_fed = False
+        self._copy_syncs = 0
         if head.kind != "E":
             return
         kept: list[Expected] = []
@@ -412,6 +431,7 @@ class ServerSession:
             if entry is replies.COPY_ENDS:
                 kept = rest[index:]
                 break
+        self._copy_syncs = len(rest) - len(kept)
         self.queue.clear()
         self.queue.append(head)
         self.queue.extend(kept)
@@ -428,6 +448,11 @@ class ServerSession:
         """The server has lost its prepared statements (DISCARD ALL, DEALLOCATE ALL; W-23)."""
         self.statements.clear()
         self.unnamed = None
+
+    @property
+    def is_preparing(self) -> bool:
+        """What it works on goes ahead of the client's own statement."""
+        return bool(self.queue) and self.queue[0].action is Action.SKIP
 
     @property
     def is_running(self) -> bool:

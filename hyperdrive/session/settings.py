@@ -88,7 +88,9 @@ def transition(have: Label, want: Label) -> bytes:
         return b""
     commands: list[bytes] = []
     if have is UNKNOWN:
-        commands += [b"RESET SESSION AUTHORIZATION", b"RESET ALL"]
+        # Whoever changed settings unseen may have taken more than that (W-37, W-43).
+        commands += [b"RESET SESSION AUTHORIZATION", b"RESET ALL", b"UNLISTEN *", b"DISCARD TEMP"]
+        commands += [b"SELECT pg_catalog.pg_advisory_unlock_all()"]
         have = EMPTY
     else:
         changed_identity = any(have.items.get(name) != want.items.get(name) for name in _IDENTITY)

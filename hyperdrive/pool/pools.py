@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from math import inf
 from typing import Generic
 
 from hyperdrive.clock import Clock
@@ -126,6 +127,15 @@ class Pools(Generic[S]):
                 # Rest, not close: whoever still holds it gets servers from it, and wakes it by asking.
                 pool.rest()
                 del self._pools[key]
+
+    def drop(self, pool: Pool[S]) -> bool:
+        """Remove *pool* now if nobody uses it and it has no servers; ``False``: it stays, or was not here."""
+        key = pool.key
+        if self._pools.get(key) is not pool or key in self._kept or pool.unused_since() == inf or any(pool.servers()):
+            return False
+        pool.rest()
+        del self._pools[key]
+        return True
 
     def _make(self, key: PoolKey) -> Pool[S]:
         pool = Pool(

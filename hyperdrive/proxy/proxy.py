@@ -18,6 +18,7 @@ from hyperdrive.errors import (
     HyperdriveError,
     NotReady,
     OriginLoginFailed,
+    OriginLost,
     OriginRefused,
     ShuttingDown,
     TooManyConnections,
@@ -26,6 +27,7 @@ from hyperdrive.net.transport import Transport
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import DATA_ROW, ERROR_RESPONSE, split
 from hyperdrive.pool.acquire import acquire
+from hyperdrive.pool.backoff import is_temporary
 from hyperdrive.pool.interfaces import CloseReason, PoolKey
 from hyperdrive.pool.limits import Limits
 from hyperdrive.pool.pool import Pool
@@ -40,7 +42,8 @@ from hyperdrive.proxy.relay import Relay, asks_for_replication, open_relay
 from hyperdrive.proxy.server import ServerConnection
 from hyperdrive.session.client import Classify, ClientSession, Pipe
 from hyperdrive.session.handshake import Admit
-from hyperdrive.session.settings import Label, label, transition
+from hyperdrive.session.server import IDLE
+from hyperdrive.session.settings import UNKNOWN, Label, label, transition
 from hyperdrive.session.statements import StatementRegistry
 from hyperdrive.sql.cache import VerdictCache
 from hyperdrive.tasks import spawn
@@ -212,14 +215,18 @@ class Proxy:
             found = context.maybe_welcome(context.label_of(startup))
             if found is not None:
                 return found
-        server = await acquire(context.pool)
+        try:
+            server = await acquire(context.pool)
+        except OriginRefused as refused:
+            self._drop_refused(context, refused)
+            raise
         try:
             key = context.label_of(startup)
             found = context.maybe_welcome(key)
             if found is None:
                 found = await self._learn(context, server, key)
         except BaseException:
-            if server.session.queue:
+            if server.session.queue or server.session.status != IDLE:
                 server.discard(CloseReason.OTHER)
             else:
                 context.pool.release(server)
@@ -235,10 +242,11 @@ class Proxy:
         """
         wanted, application_name = key
         state = server.session
-        reply = await server.ask(transition(state.label, wanted) or b"")
-        names = sorted(wanted.items)
+        # From a label that knows nothing: every value is set, whatever the server has, and each returns a row, the last ones.
+        sql = transition(UNKNOWN, wanted)
+        state.label = UNKNOWN
         canonical: list[bytes] = []
-        for message in split(reply)[0]:
+        for message in split(await server.ask(sql))[0]:
             if message[0] == ERROR_RESPONSE:
                 fields = messages.read_error_fields(message)
                 raise OriginRefused(
@@ -254,12 +262,18 @@ class Proxy:
                 )
             if message[0] == DATA_ROW:
                 canonical.append(message[11:])
+        # Rows come in the order of the statements, of which none can be part of another, as quotes in it are doubled.
+        names = sorted(wanted.items, key=lambda name: sql.index(wanted.items[name]))
+        del canonical[: max(0, len(canonical) - len(names))]
+        if len(canonical) != len(names):
+            server.discard(CloseReason.OTHER)
+            raise OriginLost("the start-up settings could not be verified")
         state.label = wanted
         told = state.view
         base = context.base or {}
         defaults = {name.lower(): value for name, value in base.items()}
         effective = dict(wanted.items)
-        for name, value in zip(names, canonical[-len(names) :], strict=False):
+        for name, value in zip(names, canonical, strict=True):
             # A value that only looks different ('utf-8' for UTF8) needs no label of its own.
             if defaults.get(name) == value:
                 effective.pop(name, None)
@@ -267,6 +281,16 @@ class Proxy:
         if application_name is not None:
             found = context.maybe_welcome(key) or found
         return found
+
+    def _drop_refused(self, context: PoolContext, refused: OriginRefused) -> None:
+        """Anybody may ask for databases that do not exist: what was made for such a login goes with it.
+
+        A pool whose refusal may pass stays, as it knows when to try again (W-62).
+        """
+        key = context.pool.key
+        if not is_temporary(refused) and not context.clients and self.pools.drop(context.pool):
+            if self._contexts.get(key) is context:
+                del self._contexts[key]
 
     # --- servers ------------------------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hyperdrive.sql.parse import classify, parse
-from hyperdrive.sql.verdict import UNKNOWN, Reason, Verdict
+from hyperdrive.sql.parse import classify, parse, unreadable
+from hyperdrive.sql.verdict import UNKNOWN, Verdict
 
 _ENTRY_BYTES: Final = 150
 """A bytes object's head, its slot in a dict, and air."""
@@ -58,14 +58,14 @@ class VerdictCache:
 
     def reader(self, *, ascii_safe: bool = True, standard_strings: bool = True) -> Callable[[bytes], Verdict]:
         """Return what a session with such an encoding and such literals is to call instead of ``classify`` (W-41, W-42)."""
-        if not standard_strings:
-            # Without a backslash a literal ends where it always does.
-            return lambda sql: (
-                UNKNOWN[Reason.STRINGS] if b"\\" in sql or not (ascii_safe or sql.isascii()) else self.classify(sql)
-            )
-        if not ascii_safe:
-            return lambda sql: self.classify(sql) if sql.isascii() else UNKNOWN[Reason.ENCODING]
-        return self.classify
+        if ascii_safe and standard_strings:
+            return self.classify
+
+        def read(sql: bytes) -> Verdict:
+            reason = unreadable(sql, ascii_safe=ascii_safe, standard_strings=standard_strings)
+            return self.classify(sql) if reason is None else UNKNOWN[reason]
+
+        return read
 
     def parse(self, sql: bytes) -> Verdict:
         """Return the verdict of *sql* by the parser: never a screened one. Remembered from then on."""

@@ -28,15 +28,26 @@ def classify(sql: bytes, *, ascii_safe: bool = True, standard_strings: bool = Tr
     not ``on`` (W-42). About 1 to 3 µs for ordinary SELECT, INSERT, UPDATE and DELETE texts, 20 to 60 µs for others
     (``bench/micro/classify.py``).
     """
-    if not standard_strings:
-        return UNKNOWN[Reason.STRINGS]
-    if not ascii_safe and not sql.isascii():
-        return UNKNOWN[Reason.ENCODING]
+    reason = unreadable(sql, ascii_safe=ascii_safe, standard_strings=standard_strings)
+    if reason is not None:
+        return UNKNOWN[reason]
     if len(sql) <= MAX_SCREEN_BYTES:
         verdict = screen(sql)
         if verdict is not None:
             return verdict
     return parse(sql)
+
+
+def unreadable(sql: bytes, *, ascii_safe: bool, standard_strings: bool) -> Reason | None:
+    """Why *sql* cannot be read in a session with such an encoding and such literals; ``None``: it can (W-41, W-42).
+
+    Whatever the session says, a literal without a backslash ends where it always does.
+    """
+    if not ascii_safe and not sql.isascii():
+        return Reason.ENCODING
+    if not standard_strings and b"\\" in sql:
+        return Reason.STRINGS
+    return None
 
 
 def parse(sql: bytes) -> Verdict:

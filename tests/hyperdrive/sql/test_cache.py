@@ -90,8 +90,21 @@ def test_the_cache_agrees_with_classify(sql: bytes) -> None:
 
 @pytest.mark.parametrize("ascii_safe", [True, False])
 @pytest.mark.parametrize("standard_strings", [True, False])
-@pytest.mark.parametrize("sql", [b"begin", b"select '\x95'; commit"])
+@pytest.mark.parametrize("sql", [b"begin", b"select '\x95'; commit", rb"select 'a\'b'; commit"])
 def test_w41_w42_a_reader_says_what_classify_says(sql: bytes, ascii_safe: bool, standard_strings: bool) -> None:
     read = VerdictCache().reader(ascii_safe=ascii_safe, standard_strings=standard_strings)
     expected = classify(sql, ascii_safe=ascii_safe, standard_strings=standard_strings)
     assert (expected.kind, expected.reason) == (read(sql).kind, read(sql).reason)
+
+
+@pytest.mark.parametrize("ascii_safe", [True, False])
+def test_w42_texts_without_a_backslash_are_read_whatever_literals_are(ascii_safe: bool) -> None:
+    read = VerdictCache().reader(ascii_safe=ascii_safe, standard_strings=False)
+    assert read(b"select 'a'; commit").kind is Kind.MULTI
+    assert read(rb"select 'a\'b'; commit").reason is Reason.STRINGS
+
+
+def test_w41_letters_in_an_unsafe_encoding_stay_unknown() -> None:
+    for standard_strings in (True, False):
+        read = VerdictCache().reader(ascii_safe=False, standard_strings=standard_strings)
+        assert read(b"select '\x95'; commit").reason is Reason.ENCODING

@@ -207,6 +207,8 @@ def test_w41_unsafe_encodings_are_not_read(quote_at: int) -> None:
     assert classify(b"begin", ascii_safe=False).kind is Kind.BEGIN
 
 
-@pytest.mark.parametrize("sql", [b"begin", b"select 1", b"select '\\'; begin; --'"])
-def test_w42_other_literals_are_not_read(sql: bytes) -> None:
-    assert classify(sql, standard_strings=False).reason is Reason.STRINGS
+def test_w42_other_literals_are_not_read() -> None:
+    """A backslash may keep a literal from ending; texts without one are read as ever."""
+    assert classify(b"select '\\'; begin; --'", standard_strings=False).reason is Reason.STRINGS
+    assert classify(b"begin", standard_strings=False).kind is Kind.BEGIN
+    assert classify(b"select 'a'", standard_strings=False).is_plain

@@ -6,6 +6,7 @@ configuration file and no listening socket.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import secrets
@@ -283,14 +284,19 @@ class Proxy:
         return found
 
     def _drop_refused(self, context: PoolContext, refused: OriginRefused) -> None:
-        """Anybody may ask for databases that do not exist: what was made for such a login goes with it.
+        """Anybody may ask for databases that do not exist: what was made for such a login goes soon after it.
 
-        A pool whose refusal may pass stays, as it knows when to try again (W-62).
+        Soon, as until then the pool repeats the refusal without a new attempt. One whose refusal may pass stays: it knows when
+        to try again (W-62).
         """
+        if not is_temporary(refused):
+            delay = context.pool.settings.refused_retry
+            asyncio.get_running_loop().call_later(delay, self._drop_unused, context)
+
+    def _drop_unused(self, context: PoolContext) -> None:
         key = context.pool.key
-        if not is_temporary(refused) and not context.clients and self.pools.drop(context.pool):
-            if self._contexts.get(key) is context:
-                del self._contexts[key]
+        if not context.clients and self.pools.drop(context.pool) and self._contexts.get(key) is context:
+            del self._contexts[key]
 
     # --- servers ------------------------------------------------------------------------------------------------------------------
 

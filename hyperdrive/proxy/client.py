@@ -24,6 +24,7 @@ from hyperdrive.pgwire import messages
 from hyperdrive.pool.interfaces import CloseReason
 from hyperdrive.pool.settings import PoolMode
 from hyperdrive.session.client import SHIP_ABOVE, ClientSession, Op
+from hyperdrive.session.replies import COMMIT
 from hyperdrive.session.server import IDLE
 from hyperdrive.session.settings import EMPTY
 from hyperdrive.sql.verdict import Kind
@@ -97,14 +98,43 @@ class ClientConnection(asyncio.Protocol):
         self.idle_sweeps = 0
         session = self.session
         try:
-            # What breaks a copy has to be noticed without waiting for a Sync.
-            if session.receive(data) or (session.ops and self.server is not None and self.server.session.copy_in):
+            if session.receive(data):
+                if session.whole is not None and self.server is None and not self.waiting:
+                    self._express(session)
+                else:
+                    self._ship()
+            elif session.ops and self.server is not None and self.server.session.copy_in:
+                # What breaks a copy has to be noticed without waiting for a Sync.
                 self._ship()
         except ProtocolViolation as error:
             self.end(error)
             return
         if session.terminated:
             self._leave()
+
+    def _express(self, session: ClientSession) -> None:
+        """The usual batch, an idle server that fits: ``_ship``, ``_link`` and ``_send`` without what they need not look at."""
+        context = self.context
+        server = context.pool.take()
+        if server is None:
+            self._ship()
+            return
+        state = server.session
+        if state.label is session.journal.wanted and state.view is session.told and not self._paused:
+            self.server = server
+            server.client = self
+            state.client = session
+            op = session.ops[0]
+            data = session.compose_whole(state)
+            if data:
+                verdict = op[2]
+                self.reading = verdict is not None and verdict.is_read
+                self.resend = op if self.reading else None
+                context.stats.origin_round_trips += 1
+                server.transport.write(data)
+                return
+        self._link(server)
+        self._send(server)
 
     def _ship(self) -> None:
         """Send the batch, or answer it here, or wait for a server."""
@@ -346,7 +376,11 @@ class ClientConnection(asyncio.Protocol):
         writes = not in_transaction
         for entry in server.session.queue:
             statements = entry.watch.statements if entry.watch is not None else ()
-            if statements is None or any(s.kind in (Kind.COMMIT, Kind.PREPARE_TRANSACTION) for s in statements):
+            if (
+                entry is COMMIT
+                or statements is None
+                or any(s.kind in (Kind.COMMIT, Kind.PREPARE_TRANSACTION) for s in statements)
+            ):
                 writes = True
         if writes and not self.reading:
             return OutcomeUnknown(f"{text} and it is unknown whether the statement took effect", detail=reason)

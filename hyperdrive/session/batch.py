@@ -68,6 +68,7 @@ EXTENDED: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE})
 UNREAD: Final = Verdict(kind=Kind.UNKNOWN, statements=None)
 """The verdict of a text that was not read to its end."""
 
+_BEGIN: Final = Kind.BEGIN
 _ONE_QUERY: Final = (replies.QUERY,)
 _HEAD: Final = 4096
 """So much of a large message has to be there before it is passed on: the names at its front."""
@@ -188,7 +189,8 @@ class Batch:
                 # The usual: one whole Query in one read.
                 verdict = self._classify(data[5:-1])
                 ops.append((QUERY, data, verdict))
-                if verdict.is_plain and data[-1] == 0:
+                # BEGIN by itself leaves nothing to remember: what follows in the transaction may.
+                if (verdict.is_plain or verdict.kind is _BEGIN) and data[-1] == 0:
                     self.whole = _ONE_QUERY
                 return True
             if data[-5:] == messages.SYNC and self._is_usual(data):

@@ -40,6 +40,10 @@ __all__ = ["SHIP_ABOVE", "Classify", "ClientSession", "Op", "Pipe"]
 _NOT_IN_COPY: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, QUERY, FUNCTION_CALL})
 
 
+# Transaction commands that need nobody to watch them while the journal has nothing to keep or to undo.
+_PLAIN_ENDS: Final = {Kind.BEGIN: replies.QUERY, Kind.COMMIT: replies.COMMIT, Kind.ROLLBACK: replies.QUERY}
+
+
 class ClientSession(Extended):
     """The protocol state of one client connection after login."""
 
@@ -98,7 +102,7 @@ class ClientSession(Extended):
         whole = self.whole
         if whole is not None:
             if not (server.open_scope or self._awkward or server.copy_in or server.half_sent):
-                data = self._compose_whole(whole, server)
+                data = self.compose_whole(server)
                 if data:
                     if not out:
                         return data
@@ -134,8 +138,14 @@ class ClientSession(Extended):
         self._look_around()
         return b"".join(out)
 
-    def _compose_whole(self, whole: tuple[Expected, ...], server: ServerSession) -> bytes:
-        """The usual batch in one piece; empty if the server lacks the statement that it needs."""
+    def compose_whole(self, server: ServerSession) -> bytes:
+        """The usual batch in one piece, for a server whose scopes are all closed and whose settings are the client's.
+
+        Empty if it lacks the statement that is needed: then ``compose``.
+        """
+        whole = self.whole
+        if whole is None or self._awkward:
+            return b""
         kind, data, verdict = self.ops[0]
         if kind == BIND:
             named = whole[0].named
@@ -239,6 +249,9 @@ class ClientSession(Extended):
             self._portals.pop(b"", None)
         if verdict is not None and verdict.is_plain:
             server.queue.append(replies.QUERY)
+            return True
+        if verdict is not None and not server.queue and self.journal.is_untouched and verdict.kind in _PLAIN_ENDS:
+            server.queue.append(_PLAIN_ENDS[verdict.kind])
             return True
         self._before(verdict, server)
         server.queue.append(Expected("Q", watch=self._watch(verdict)))

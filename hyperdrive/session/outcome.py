@@ -67,6 +67,11 @@ class Journal:
     def is_pinned(self) -> bool:
         return bool(self.pins) or bool(self.lasting)
 
+    @property
+    def is_untouched(self) -> bool:
+        """The transaction that is under way, if any, has changed nothing that is kept here."""
+        return not self._frames
+
     def reasons(self) -> list[str]:
         """Why the client is pinned, for the console."""
         return sorted({reason for reason, _ in self.pins} | {reason for reason, _ in self.lasting or ()})

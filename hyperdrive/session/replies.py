@@ -144,6 +144,9 @@ SYNC: Final = Expected("S")
 QUERY: Final = Expected("Q")
 FUNCTION_CALL: Final = Expected("F")
 
+COMMIT: Final = Expected("Q")
+"""A Query that is COMMIT alone, in a transaction of which nothing has to be remembered."""
+
 SKIP_PARSE: Final = Expected("P", Action.SKIP)
 SKIP_BIND: Final = Expected("B", Action.SKIP)
 SKIP_EXECUTE: Final = Expected("E", Action.SKIP)

@@ -97,6 +97,11 @@ SCRIPTS = [
         *queries("prepare p (int) as select $1 + 1", "execute p(1)", "execute p(41)", "prepare p as select 1"), say(bind("p", ["5"]) + execute() + S),
         say(parse("select 9", "q") + S), *queries("deallocate p", "execute p(1)"), say(bind("q") + execute() + S),
     ], servers=2),
+    Script("prepare and execute: EXECUTE of a protocol-prepared name", [
+        say(parse("select 1", "s1") + S), *queries("execute s1", "deallocate s1", "execute s1"), say(parse("select 2", "s1") + S),
+        *queries("execute s1", "begin", "execute s1", "select 1/0", "execute s1", "rollback"), say(bind("s1") + execute() + S),
+        say(parse("select $1::int + 1", "s2") + S), *queries("execute s2(4)"), say(bind("s2", ["5"]) + execute() + S),
+    ], servers=2),
     Script("temporary tables", queries("create temp table tt (a int)", "insert into tt values (1)", "table tt", "discard temp", "table tt",
                                        "create temp table tt (b text)", "drop table tt", "begin", "create temp table tt (c int) on commit drop",
                                        "table tt", "commit", "table tt", "select 1 as a into temp tt", "table tt", "create table pg_temp.u (a int)",

@@ -63,11 +63,13 @@ async def test_a_whole_batch_ends_an_open_scope(scene: Scene) -> None:
 
 async def test_a_query_in_a_copy_breaks_that_client_only(scene: Scene) -> None:
     await scene.start(servers=1)
-    a, b = await scene.client(), await scene.client()
-    a.send(query("copy t from stdin"))
-    await a.read_until("G")
-    a.send(query("select 1"))
-    assert (await a.receive()).error["C"] == "08P01"
+    for conn in await both(scene):
+        conn.send(query("copy t from stdin"))
+        await conn.read_until("G")
+        conn.send(query("select 1"))
+        last = (await conn.read_to_end())[-1].error
+        assert (last["S"], last["C"]) == ("FATAL", "08P01")
+    b = await scene.client()
     assert (await b.query("select 'b'")).rows == [("b",)]
     assert scene.proxy.metrics.ledger_mismatches == 0
 

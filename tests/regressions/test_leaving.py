@@ -137,3 +137,12 @@ async def test_an_idle_server_that_said_a_last_word_is_not_lent(fake_scene: Scen
     server.data_received(backend.error("57P01", "terminating connection due to administrator command", "FATAL"))
     assert pool.take() is None
     assert (await a.query("select 1")).errors == []
+
+
+async def test_discard_all_leaves_session_mode_as_it_is(scene: Scene) -> None:
+    await scene.start(servers=1, pool_mode="session", query_wait_timeout=0.2)
+    a, b = await scene.client(), await scene.client()
+    pid = await a.value("select pg_backend_pid()")
+    assert (await a.query("discard all")).tags == ["DISCARD ALL"]
+    assert await a.value("select pg_backend_pid()") == pid
+    assert (await b.query("select 'b'")).errors == ["53300"]

@@ -116,7 +116,9 @@ class Answers(Failures):
                 for name in names:
                     self._shared.pop(name, None)
                 if local is not None:
-                    self._local(verdict_of(ops[start]))
+                    verdict = verdict_of(ops[start])
+                    reply = self._local(verdict) or b""
+                    out.append(reply[len(tag_of(verdict)) :])  # ParameterStatus comes between tag and ReadyForQuery
                     self.unnamed, self.unnamed_verdict = ops[start][1], ops[start][2]
                 return b"".join(out) + messages.READY_IDLE, index + 1
             if kind == CLOSE and raw[5:6] == b"S" and raw[6]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, cast
 
-from hyperdrive.errors import ClientError, ProtocolViolation
+from hyperdrive.errors import ClientError, DuplicateStatement, ProtocolViolation
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import (
     BIND,
@@ -26,7 +26,7 @@ from hyperdrive.pgwire.framing import (
     read_length,
 )
 from hyperdrive.session import replies
-from hyperdrive.session.batch import EXTENDED, POISON_OP, RAW, SHIP_ABOVE, Classify, Op, Pipe
+from hyperdrive.session.batch import EXTENDED, POISON_OP, RAW, SHIP_ABOVE, Classify, Op, Pipe, shown
 from hyperdrive.session.extended import Extended, WaitError
 from hyperdrive.session.outcome import PREPARED, Watch
 from hyperdrive.session.replies import Action, Expected, fake
@@ -47,7 +47,7 @@ _PLAIN_ENDS: Final = {Kind.BEGIN: replies.QUERY, Kind.COMMIT: replies.COMMIT, Ki
 class ClientSession(Extended):
     """The protocol state of one client connection after login."""
 
-    __slots__ = ("_again", "_was_sent", "again_entries", "keeps_server")
+    __slots__ = ("_again", "_was_sent", "again_entries")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
@@ -55,8 +55,6 @@ class ClientSession(Extended):
         self._again: bytes | None = None
         self.again_entries = 0
         """Entries of the reply queue that the scope sent last made; as many are left while none of its replies has come."""
-        self.keeps_server = False
-        """Session pooling."""
         """What was sent last, if that was one scope which may be sent again."""
 
     @property
@@ -233,6 +231,9 @@ class ClientSession(Extended):
             server.spoiled = True
         self._check_currval(verdict, server)
         if verdict is not None and verdict.statements is not None and not verdict.is_plain:
+            single = verdict.single
+            if verdict.kind is Kind.PREPARE and single is not None and single.name in self._shared:
+                raise DuplicateStatement(f'prepared statement "{shown(single.name)}" already exists')
             if verdict.kind is Kind.EXECUTE:
                 self._lend_name(verdict, server, out)
             restored = self._reset_to_base(verdict)

@@ -59,12 +59,14 @@ def _accepts(server: ServerSession) -> bool:
 class Extended(Answers):
     """The part of a client session that composes the messages of the extended protocol."""
 
-    __slots__ = ("_bound_here", "_parsed_here", "serial")
+    __slots__ = ("_bound_here", "_parsed_here", "keeps_server", "serial")
 
     _last_serial = 0
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
+        self.keeps_server = False
+        """Session pooling."""
         self.serial: int | None = None
         """Stands for the session in the key of statements that it shares with nobody."""
         self._bound_here: Set[bytes] = _NOTHING
@@ -296,7 +298,13 @@ class Extended(Answers):
         return Watch(self, verdict.statements if verdict is not None else None, parameters)
 
     def _check_currval(self, verdict: Verdict | None, server: ServerSession) -> None:
-        if verdict is None or not verdict.reads_currval or server.status != IDLE or self.journal.is_pinned:
+        if (
+            verdict is None
+            or not verdict.reads_currval
+            or server.status != IDLE
+            or self.keeps_server
+            or self.journal.is_pinned
+        ):
             return
         if any(entry.ends_scope and entry.action is not Action.SKIP for entry in server.queue):
             raise _WAIT  # a BEGIN may be among what is outstanding

@@ -96,6 +96,10 @@ class ClientSession(Extended):
         """
         ops = self.ops
         at_rest = not server.queue and not server.open_scope and server.status == IDLE
+        if not server.queue:
+            self._clears = False
+        elif self._clears and not server.open_scope:
+            return b""  # names and values that the origin is about to drop have to be seen dropped first
         out = self._restore(server) if at_rest and server.label is not self.journal.wanted else []
         whole = self.whole
         if whole is not None:
@@ -111,6 +115,8 @@ class ClientSession(Extended):
         done = 0
         sent = bool(server.half_sent)
         for kind, raw, verdict in ops:
+            if self._clears and server.queue and not server.open_scope:
+                break
             if kind == RAW:
                 if sent:
                     out.append(raw)
@@ -227,6 +233,8 @@ class ClientSession(Extended):
                 reply = self._local(verdict) or b""
                 server.queue.append(fake(reply + messages.ready_for_query(server.status)))
                 return True
+        if verdict is not None and verdict.kind is Kind.DEALLOCATE and server.queue and not server.open_scope:
+            return False  # whose name it is may hang on what is outstanding
         if server.open_scope:
             server.spoiled = True
         self._check_currval(verdict, server)
@@ -330,11 +338,12 @@ class ClientSession(Extended):
         self._skipping = True
         self._awkward = True
 
-    def settle(self, status: int, *, failed: bool) -> None:
+    def settle(self, status: int, *, failed: bool, at_rest: bool) -> None:
         """A scope ended with *status*."""
         if status == IDLE:
             self.journal.settle(failed=failed)
-            self._portals = None
+            if at_rest:
+                self._portals = None
 
     def resend_scope(self) -> bool:
         """Put the scope that was sent last back, once; ``False`` if that is not possible."""

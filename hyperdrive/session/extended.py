@@ -42,6 +42,13 @@ _HARMLESS: Final = frozenset(
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
+_EXITS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.ROLLBACK_TO, Kind.PREPARE_TRANSACTION})
+"""What may be Parsed in a failed transaction."""
+
+_CLEARS: Final = frozenset({Kind.DISCARD_ALL, Kind.DEALLOCATE_ALL, Kind.RESET, Kind.RESET_ALL})
+"""What drops names or values that later scopes of a pipeline may count on."""
+
+
 class WaitError(Exception):
     """An op, and what follows it, has to wait for replies that are outstanding."""
 
@@ -59,7 +66,7 @@ def _accepts(server: ServerSession) -> bool:
 class Extended(Answers):
     """The part of a client session that composes the messages of the extended protocol."""
 
-    __slots__ = ("_bound_here", "_parsed_here", "keeps_server", "serial")
+    __slots__ = ("_bound_here", "_clears", "_parsed_here", "keeps_server", "serial")
 
     _last_serial = 0
 
@@ -69,6 +76,8 @@ class Extended(Answers):
         """Session pooling."""
         self.serial: int | None = None
         """Stands for the session in the key of statements that it shares with nobody."""
+        self._clears = False
+        """Something is under way that drops names or values: what is behind its scope waits."""
         self._bound_here: Set[bytes] = _NOTHING
         """Portals of ``_portals`` that were bound in the scope being composed."""
         self._parsed_here: set[SharedStatement] | None = None
@@ -99,14 +108,15 @@ class Extended(Answers):
         before = self._shared.get(key)
         if before is not None and before.is_pending and before.statement not in self._here():
             raise _WAIT  # whether the name is taken is not known yet
-        if key in self._shared and server.status == FAILED and not server.queue:
+        exits = verdict is not None and verdict.kind in _EXITS
+        if key in self._shared and server.status == FAILED and not server.queue and not exits:
             raise ClientError(ABORTED_TEXT, sqlstate="25P02")
         if key in self._shared or (PREPARED, key) in (self.journal.lasting or ()):
             # The origin looks at the text first, and its errors go before ours.
             out.append(messages.message(b"P", b"\0" + raw[body_at:]))
             server.queue.append(Expected("P", Action.SKIP, name=key))
             server.unnamed = None
-            raise DuplicateStatement(f'prepared statement "{shown(key)}" already exists')
+            raise DuplicateStatement(f'prepared statement "{shown(name)}" already exists')
         if verdict is None:
             raise ProtocolViolation("invalid string in message")
         if verdict is UNREAD:
@@ -131,7 +141,7 @@ class Extended(Answers):
         if again:
             # Sent in an earlier scope whose fate is open: closing first makes this right whatever that is.
             out.append(messages.close(b"S", shared.name))
-            server.queue.append(replies.SKIP_CLOSE)
+            server.queue.append(Expected("C", Action.SKIP, statement=shared))
         else:
             self._evict(server, out)
         out.append(shared.parse_message())
@@ -295,6 +305,8 @@ class Extended(Answers):
         return True
 
     def _watch(self, verdict: Verdict | None, parameters: Parameters | None = None) -> Watch:
+        if verdict is not None and any(statement.kind in _CLEARS for statement in verdict.statements or ()):
+            self._clears = True
         return Watch(self, verdict.statements if verdict is not None else None, parameters)
 
     def _check_currval(self, verdict: Verdict | None, server: ServerSession) -> None:

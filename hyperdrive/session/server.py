@@ -251,8 +251,8 @@ class ServerSession:
             head.watch.completed(tag, suspended=kind == PORTAL_SUSPENDED)
         if move == FINISH:
             self.queue.popleft()
-            if head.kind == "P" and head.statement is not None and head.statement in self.statements:
-                self.statements[head.statement] = True
+            if head.kind in "CP" and head.statement is not None and head.statement in self.statements:
+                self.statements[head.statement] = head.kind == "P"
                 if head.named is not None:
                     head.named.is_pending = False
         elif move == READY:
@@ -291,10 +291,12 @@ class ServerSession:
     def _settle(self) -> None:
         failed, self.failed = self.failed, False
         self.copy_in = False
+        if not self.queue:
+            self.copy_fed = False
         if self.status == IDLE:
             self.attention = False
         if self.client is not None:
-            self.client.settle(self.status, failed=failed)
+            self.client.settle(self.status, failed=failed, at_rest=not self.queue and not self.open_scope)
             if self.status == IDLE:
                 self.label = self.client.journal.actual
 
@@ -422,7 +424,6 @@ class ServerSession:
         """CopyInResponse: Syncs sent before the client ended the copy are ignored and give no reply (W-30)."""
         head, *rest = self.queue
         self.copy_in = replies.COPY_ENDS not in rest
-        self.copy_fed = False
         self._copy_syncs = 0
         if head.kind != "E":
             return

@@ -31,7 +31,7 @@ from hyperdrive.testing.frontend import (
     query,
     sync,
 )
-from hyperdrive.testing.playbook import Playbook, ServerSide, backend, letters, pieces
+from hyperdrive.testing.playbook import Playbook, ServerSide, letters, pieces
 from tests.properties.model import Model
 
 EXAMPLES = 2000 if os.environ.get("HYPERDRIVE_SOAK") else 60
@@ -151,7 +151,7 @@ def _copy(lines: list[str], end: str, way: str, *, early_sync: bool, late_flush:
     return f"copy E {lines} {end} {early_sync}", lambda owner: start + data + sync() + close_statement() + sync()
 
 
-units = st.one_of(
+without_copy = st.one_of(
     st.sampled_from(ROWS[:1] + ROWS[2:] + WRONG).map(_simple),
     st.sampled_from(CONTROL).map(_simple),
     st.sampled_from(SETTINGS).map(_simple),
@@ -160,6 +160,9 @@ units = st.one_of(
     st.builds(_prepared, names, sqls, describe=st.booleans(), split=st.booleans()),
     names.map(_reuse),
     st.lists(items, min_size=1, max_size=6).map(lambda found: _sequence([_item(what) for what in [*found, ("S",)]])),
+)
+units = st.one_of(
+    without_copy,
     st.builds(
         _copy,
         st.lists(st.sampled_from(("one", "two", "bad")), max_size=3),

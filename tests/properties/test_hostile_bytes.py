@@ -7,6 +7,7 @@ nothing and says in ``broken`` why the connection cannot be used.
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -81,7 +82,7 @@ def damaged(draw: st.DrawFn, messages: tuple[bytes, ...]) -> list[bytes]:
                 del data[at : at + draw(st.integers(1, 6))]
     cuts = sorted(draw(st.sets(st.integers(0, len(data)), max_size=5)))
     edges = [0, *cuts, len(data)]
-    return [bytes(data[a:b]) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [bytes(data[a:b]) for a, b in pairwise(edges) if a < b]
 
 
 @pytest.mark.timeout(3600)

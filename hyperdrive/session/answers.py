@@ -121,7 +121,7 @@ class Answers(Failures):
                     out.append(reply[len(tag_of(verdict)) :])  # ParameterStatus comes between tag and ReadyForQuery
                     self.unnamed, self.unnamed_verdict = ops[start][1], ops[start][2]
                 return b"".join(out) + messages.READY_IDLE, index + 1
-            if kind == CLOSE and raw[5:6] == b"S" and raw[6]:
+            if kind == CLOSE and raw[5:6] == b"S" and raw[6:7] > b"\0":
                 names.append(name_at(raw, 6)[0][:NAME_BYTES])
                 out.append(messages.CLOSE_COMPLETE)
             elif kind == PARSE and index == start and not raw[5] and verdict is not None and self._is_local(verdict):
@@ -129,9 +129,9 @@ class Answers(Failures):
                 out.append(local)
             elif kind == BIND and local is not None and raw[5:7] == b"\0\0":
                 out.append(messages.BIND_COMPLETE)
-            elif kind == DESCRIBE and local is not None and raw[6] == 0:
+            elif kind == DESCRIBE and local is not None and raw[6:] == b"\0":
                 out.append(messages.NO_DATA if raw[5:6] == b"P" else messages.NO_PARAMETERS + messages.NO_DATA)
-            elif kind == EXECUTE and local is not None and not raw[5]:
+            elif kind == EXECUTE and local is not None and raw[5:6] == b"\0":
                 first = verdict_of(ops[start])
                 out.append(tag_of(first))
             else:

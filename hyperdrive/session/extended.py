@@ -95,6 +95,8 @@ class Extended(Answers):
 
     def _parse(self, raw: bytes, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> None:
         server.open_scope = True
+        if len(raw) < 6:
+            raise ProtocolViolation("invalid string in message")
         if not raw[5]:
             out.append(raw)
             entry = Expected("P")

@@ -162,6 +162,8 @@ class ServerSession:
                 if move == FINISH:
                     queue.popleft()
                 elif move == READY:
+                    if length != 5:
+                        raise LedgerMismatch("the database sent ReadyForQuery without a status")
                     self.status = data[i + 5]
                     queue.popleft()
                     if self.attention or self.failed:
@@ -256,6 +258,8 @@ class ServerSession:
                 if head.named is not None:
                     head.named.is_pending = False
         elif move == READY:
+            if end - start != 6:
+                raise LedgerMismatch("the database sent ReadyForQuery without a status")
             self.status = data[start + 5]
             self.queue.popleft()
             if self.attention or self.failed:

@@ -18,7 +18,7 @@ from hyperdrive.session import replies
 from hyperdrive.session.client import ClientSession
 from hyperdrive.session.server import ServerSession
 from hyperdrive.session.settings import EMPTY, values
-from hyperdrive.testing.frontend import bind, close_statement, describe_statement, execute, parse, query, sync
+from hyperdrive.testing.frontend import bind, close_statement, describe_statement, execute, message, parse, query, sync
 from hyperdrive.testing.playbook import VIEW, backend, make_pipe
 
 EXAMPLES = 20_000 if os.environ.get("HYPERDRIVE_SOAK") else 200
@@ -37,8 +37,9 @@ FRONTEND = (
     close_statement("s"),
     execute(),
     sync(),
+    *(message(letter) for letter in "QPBDECFdcf"),
 )
-BACKEND = tuple(
+BACKEND = tuple(message(letter) for letter in "ZCSENAtTDV") + tuple(
     backend(reply)
     for reply in (
         *("1", "2", "3", "n", "I", "s", "t 23", "T x", "D 1", "C SELECT 1", "C DISCARD ALL", "Z I", "Z T", "Z E"),

@@ -1,51 +1,103 @@
-"""What a person sees while it runs: one line that changes, above it what is finished.
+"""What a person sees while it runs: the figures so far as a table, a line that says what is going on, above it what is finished.
 
-On a terminal the line is rewritten in place; elsewhere it is printed at most every two seconds, so a log shows that it lives.
+On a terminal the table is rewritten in place twice a second; elsewhere a line is printed at least each second, so that a log shows that it
+lives. A thread sees to that, because a workload may wait for a program that says nothing.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self, TextIO
 
-QUIET_SECONDS = 2.0
+QUIET_SECONDS = 0.7
+TICK_SECONDS = 0.25
 
 
 class Live:
-    """Progress on *out*."""
+    """Progress on *out*. ``with`` starts the thread; without it, it speaks only when spoken to."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
         self._is_terminal = self._out.isatty()
+        self._lock = threading.RLock()
         self._last = 0.0
-        self._shown = False
+        self._shown_lines = 0
+        self._text = ""
+        self._since = self._start = time.monotonic()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
         self.where = ""
         """What is going on; stands in front of every passing line."""
+        self.progress = ""
+        """How far the whole run is."""
+        self.board: Callable[[], str] | None = None
+        """Gives the figures so far, for a terminal."""
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._tick, name="live", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._wipe()
 
     def now(self, text: str) -> None:
         """Show *text* until something else is to be said."""
-        line = f"{self.where}  {text}" if self.where else text
-        if self._is_terminal:
-            width = shutil.get_terminal_size().columns - 1
-            self._out.write(f"\r\033[K{line[:width]}")
-            self._out.flush()
-            self._shown = True
-        elif time.monotonic() - self._last >= QUIET_SECONDS:
-            self._last = time.monotonic()
-            self._out.write(f"  … {line}\n")
-            self._out.flush()
+        with self._lock:
+            self._text, self._since = text, time.monotonic()
+            self._paint()
 
     def say(self, text: str = "") -> None:
         """Print *text* for good."""
-        if self._shown:
-            self._out.write("\r\033[K")
-            self._shown = False
-        self._last = time.monotonic()
-        self._out.write(f"{text}\n")
+        with self._lock:
+            self._wipe()
+            self._last = time.monotonic()
+            self._out.write(f"{text}\n")
+            self._out.flush()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(TICK_SECONDS):
+            with self._lock:
+                self._paint()
+
+    def _line(self) -> str:
+        elapsed = time.monotonic() - self._start
+        waited = time.monotonic() - self._since
+        parts = [f"{int(elapsed) // 60}:{int(elapsed) % 60:02}", self.progress, self.where, self._text]
+        return "  ".join(part for part in parts if part) + (f"  ({waited:.0f} s)" if waited > 1.5 else "")
+
+    def _paint(self) -> None:
+        if self._is_terminal:
+            self._repaint()
+        elif time.monotonic() - self._last >= QUIET_SECONDS:
+            self._last = time.monotonic()
+            self._out.write(f"  … {self._line()}\n")
+            self._out.flush()
+
+    def _repaint(self) -> None:
+        size = shutil.get_terminal_size()
+        lines = self.board().splitlines() if self.board is not None else []
+        lines = [*lines[: max(0, size.lines - 3)], self._line()]
+        self._wipe()
+        self._out.write("\n".join(line[: size.columns - 1] for line in lines))
         self._out.flush()
+        self._shown_lines = len(lines)
+
+    def _wipe(self) -> None:
+        if self._shown_lines:
+            up = f"\033[{self._shown_lines - 1}A" if self._shown_lines > 1 else ""
+            self._out.write(f"\r{up}\033[J")
+            self._shown_lines = 0
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:

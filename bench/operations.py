@@ -1,6 +1,7 @@
 """What programs do with a database, by driver: each operation is set up outside the time, then run once inside it.
 
-The goals are those of the project: round trips that us may need, without a cache.
+The goals are those of the project: round trips that we may need, without the cache and with it. Drivers of other languages run in a
+process that ``bench.actors`` starts; what they lack is a line.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench.targets import DATABASE, USER, Running
+from bench.actors import DJANGO, NODE_POSTGRES, SQLALCHEMY, Program, actor
+from bench.targets import Running
 
 READ = "SELECT name, price FROM bench_items WHERE id = 42"
 WRITE = "UPDATE bench_items SET price = price + 1 WHERE id = 42"
@@ -22,22 +24,24 @@ Act = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """*run* is a context manager: entering sets up and gives the act to be timed, leaving tidies up."""
+    """*run* is a context manager: entering sets up and gives the act to be timed, leaving tidies up.
+
+    *goal* is without the cache; *cached* with it, ``None`` where nothing is to be had from a cache.
+    """
 
     name: str
-    package: str
+    package: str | Program
     goal: int
+    cached: int | None
     run: Callable[[Running], AbstractContextManager[Act]]
 
     def missing(self) -> str | None:
         """Why it cannot run here."""
+        if isinstance(self.package, Program):
+            return self.package.missing()
         if importlib.util.find_spec(self.package) is None:
             return f"{self.package} is not installed"
         return None
-
-
-def _has_statements(target: Running) -> bool:
-    return target.traits.get("statements") != "no"
 
 
 # --- psycopg 3 -----------------------------------------------------------------------------------------------------
@@ -47,7 +51,7 @@ def _psycopg(target: Running, *, autocommit: bool = True) -> Any:
     import psycopg
 
     made = psycopg.connect(target.dsn, autocommit=autocommit)
-    if not _has_statements(target):
+    if not target.has_statements:
         made.prepare_threshold = None
     return made
 
@@ -95,11 +99,8 @@ class _Asyncpg:
     def connect(self) -> None:
         import asyncpg
 
-        cache = {} if _has_statements(self._target) else {"statement_cache_size": 0}
-        target = self._target
-        self.connection = self.runner.run(
-            asyncpg.connect(host=target.host, port=target.port, user=USER, database=DATABASE, **cache)
-        )
+        cache = {} if self._target.has_statements else {"statement_cache_size": 0}
+        self.connection = self.runner.run(asyncpg.connect(self._target.dsn, **cache))
 
     def fetch(self) -> None:
         self.runner.run(self.connection.fetchrow("SELECT name, price FROM bench_items WHERE id = $1", 42))
@@ -140,7 +141,7 @@ def asyncpg_operation(act: str, *, connected: bool = True) -> Callable[[Running]
 def _engine(target: Running) -> Any:
     import sqlalchemy
 
-    arguments = {} if _has_statements(target) else {"prepare_threshold": None}
+    arguments = {} if target.has_statements else {"prepare_threshold": None}
     url = target.dsn.replace("postgresql://", "postgresql+psycopg://")
     return sqlalchemy.create_engine(url, connect_args=arguments)
 
@@ -190,8 +191,9 @@ def _django(target: Running) -> Any:
                 "ENGINE": "django.db.backends.postgresql",
                 "HOST": target.host,
                 "PORT": str(target.port),
-                "NAME": DATABASE,
-                "USER": USER,
+                "NAME": target.database,
+                "USER": target.user,
+                "PASSWORD": target.password or "",
             }
         }
     )
@@ -219,16 +221,55 @@ def django_request(target: Running) -> Iterator[Act]:
     connection.close()
 
 
+# --- programs of their own -----------------------------------------------------------------------------------------
+
+
+def acting(
+    program: Program, act: str, *, opened: str = "", closes: bool = False
+) -> Callable[[Running], AbstractContextManager[Act]]:
+    """The *act* of a load program, after *opened* was asked for."""
+
+    @contextmanager
+    def run(target: Running) -> Iterator[Act]:
+        with actor(program, target) as asked:
+            if opened:
+                asked.ask(opened)
+            yield lambda: _ignore(asked.ask(act))
+            if closes:
+                asked.ask("close")
+
+    return run
+
+
+def _ignore(_answer: object) -> None:
+    pass
+
+
+def _node(act: str, driver: str = "") -> Callable[[Running], AbstractContextManager[Act]]:
+    return acting(NODE_POSTGRES, act, opened=f"open {driver}" if driver else "", closes=True)
+
+
 OPERATIONS = (
-    Operation("psycopg 3: connect + read", "psycopg", 1, psycopg_connect),
-    Operation("psycopg 3: BEGIN; SELECT; ROLLBACK", "psycopg", 1, psycopg_statements("BEGIN", READ, "ROLLBACK")),
-    Operation("psycopg 3: BEGIN; SELECT; COMMIT", "psycopg", 1, psycopg_statements("BEGIN", READ, "COMMIT")),
-    Operation("psycopg 3: BEGIN; UPDATE; COMMIT", "psycopg", 2, psycopg_statements("BEGIN", WRITE, "COMMIT")),
-    Operation("psycopg 3: SET; SELECT", "psycopg", 1, psycopg_statements("SET statement_timeout = '9s'", READ)),
-    Operation("asyncpg: connect", "asyncpg", 0, asyncpg_operation("connect", connected=False)),
-    Operation("asyncpg: first fetch", "asyncpg", 1, asyncpg_operation("fetch")),
-    Operation("asyncpg: transaction with one UPDATE", "asyncpg", 2, asyncpg_operation("transact")),
-    Operation("SQLAlchemy 2 + psycopg: read in a pooled session", "sqlalchemy", 1, sqlalchemy_read),
-    Operation("SQLAlchemy 2 + psycopg: fresh engine + read", "sqlalchemy", 1, sqlalchemy_fresh),
-    Operation("Django: read in a transaction", "django", 1, django_request),
+    Operation("psycopg 3: connect + read", "psycopg", 1, 0, psycopg_connect),
+    Operation("psycopg 3: BEGIN; SELECT; ROLLBACK", "psycopg", 1, 0, psycopg_statements("BEGIN", READ, "ROLLBACK")),
+    Operation("psycopg 3: BEGIN; SELECT; COMMIT", "psycopg", 1, 0, psycopg_statements("BEGIN", READ, "COMMIT")),
+    Operation("psycopg 3: BEGIN; UPDATE; COMMIT", "psycopg", 2, None, psycopg_statements("BEGIN", WRITE, "COMMIT")),
+    Operation("psycopg 3: SET; SELECT", "psycopg", 1, 0, psycopg_statements("SET statement_timeout = '9s'", READ)),
+    Operation("asyncpg: connect", "asyncpg", 0, None, asyncpg_operation("connect", connected=False)),
+    Operation("asyncpg: first fetch", "asyncpg", 1, 0, asyncpg_operation("fetch")),
+    Operation("asyncpg: transaction with one UPDATE", "asyncpg", 2, None, asyncpg_operation("transact")),
+    Operation("SQLAlchemy 2 + psycopg: read in a pooled session", "sqlalchemy", 1, 0, sqlalchemy_read),
+    Operation("SQLAlchemy 2 + psycopg: fresh engine + read", "sqlalchemy", 1, 0, sqlalchemy_fresh),
+    Operation("SQLAlchemy 2: page of five statements", SQLALCHEMY, 5, 0, acting(SQLALCHEMY, "page 1", opened="page 1")),
+    Operation("Django: read in a transaction", "django", 1, 0, django_request),
+    Operation("Django: page of five statements", DJANGO, 5, 0, acting(DJANGO, "page 1", opened="page 1")),
+    Operation("node-postgres: connect + read", NODE_POSTGRES, 1, 0, _node("pg-connect-read")),
+    Operation("node-postgres: BEGIN; SELECT; COMMIT", NODE_POSTGRES, 1, 0, _node("pg-read-in-transaction", "pg")),
+    Operation("node-postgres: BEGIN; UPDATE; COMMIT", NODE_POSTGRES, 2, None, _node("pg-write-in-transaction", "pg")),
+    Operation("postgres.js: connect + read", NODE_POSTGRES, 1, 0, _node("postgres-connect-read")),
+    Operation("postgres.js: first use of a statement", NODE_POSTGRES, 1, 0, _node("postgres-first-read", "postgres")),
+    Operation(
+        "postgres.js: BEGIN; UPDATE; COMMIT", NODE_POSTGRES, 2, None, _node("postgres-write-in-transaction", "postgres")
+    ),
+    Operation("Drizzle: read in a transaction", NODE_POSTGRES, 1, 0, _node("drizzle-read-in-transaction", "drizzle")),
 )

@@ -89,13 +89,20 @@ def run(
             "1",
         ]
         command += ["-l", f"--log-prefix={directory}/log", f"--sampling-rate={sampling:.6f}"]
-        command += ["-h", target.host, "-p", f"{target.port}", "-U", USER, *arguments, DATABASE]
+        command += ["-h", target.host, "-p", f"{target.port}", "-U", target.user]
+        command += [*arguments, target.database]
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PGCONNECT_TIMEOUT": "30", "PGSSLMODE": "disable", "PGGSSENCMODE": "disable"},
+            env={
+                **os.environ,
+                "PGCONNECT_TIMEOUT": "30",
+                "PGSSLMODE": "require" if target.tls else "disable",
+                "PGGSSENCMODE": "disable",
+                "PGPASSWORD": target.password or "",
+            },
         )
         assert process.stdout is not None and process.stderr is not None
         complaints: list[str] = []

@@ -5,29 +5,20 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import report, round_trips
-from bench.live import Live, table
+from bench import report, text
+from bench.distance import add_arguments, chosen
+from bench.live import Live
 from bench.machine import machine, versions
+from bench.origin import origin
 from bench.results import LATEST, Outcome, Run
-from bench.suite import FULL, QUICK, Plan, Stopwatch, Suite, available, origin, usual_targets
-from bench.targets import Us
-from bench.workloads import bulk, forwarding, idle, workers
-
-WORKLOADS: dict[str, Callable[[Suite], Outcome]] = {
-    "select": forwarding.select_only,
-    "updates": forwarding.updates,
-    "connects": forwarding.connects,
-    "busy": forwarding.busy,
-    "idle": idle.idle,
-    "bulk": bulk.bulk,
-    "workers": workers.workers,
-    "round-trips": round_trips.round_trips,
-}
+from bench.suite import FULL, QUICK, Plan, Stopwatch, Suite, available, usual_targets
+from bench.targets import Target, Us
+from bench.workloads import WORKLOADS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, metavar="S", help="length of a round")
     made.add_argument("--rounds", type=int, metavar="N", help="rounds of each target")
     made.add_argument("--clients", type=int, metavar="N", help="idle clients")
+    add_arguments(made)
     made.add_argument(
         "--pin",
         action=argparse.BooleanOptionalAction,
@@ -58,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
 def plan_of(options: argparse.Namespace) -> Plan:
     """How long and how often, from the arguments."""
     plan = QUICK if options.quick else FULL
+    if options.distance or options.jitter_ms or options.bandwidth:
+        # One distance for everything that is about distance.
+        plan = replace(plan, link=chosen(options, plan.link), trips_link=chosen(options, plan.trips_link))
     given = {
         "seconds": options.seconds,
         "rounds": options.rounds,
@@ -74,23 +69,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.only.split(",") if options.only else list(WORKLOADS)
     if unknown := [name for name in names if name not in WORKLOADS]:
         made.error(f"no such workload: {', '.join(unknown)}")
-    live, watch = Live(), Stopwatch()
+    try:
+        plan = plan_of(options)
+    except ValueError as error:
+        made.error(str(error))
     command = shlex.join(["python", "-m", "bench", *(sys.argv[1:] if arguments is None else arguments)])
     run = Run(command, datetime.now(UTC).isoformat(timespec="seconds"), 0.0, machine(), versions())
     others = [option.partition("=") for option in options.also]
     candidates = usual_targets(floor=options.floor) + [Us(name, root=Path(place)) for name, _, place in others]
-    targets, run.skipped = available(candidates)
-    for line in run.skipped:
-        live.say(f"skipped  {line}")
-    for target in targets:
-        if target.is_proxy:
-            run.versions[target.name] = target.version()
-    broken = 0
+    with Live() as live:
+        targets, run.skipped = available(candidates)
+        for line in run.skipped:
+            live.say(f"skipped  {line}")
+        for target in targets:
+            if target.is_proxy:
+                run.versions[target.name] = target.version()
+        broken = _carry_out(run, plan, live, targets, names, options.json)
+        page = options.report or options.json.with_suffix(".html")
+        report.write(run, page)
+        live.say(f"\n{run.seconds:.0f} s; figures in {_shown(options.json)}, report in {_shown(page)}")
+    return 1 if broken else 0
+
+
+def _carry_out(run: Run, plan: Plan, live: Live, targets: list[Target], names: Sequence[str], path: Path) -> int:
+    """Run the workloads one after another, saving after each; return how many broke."""
+    broken, watch = 0, Stopwatch()
     with origin(live) as server:
         run.versions["PostgreSQL"] = server.execute("SHOW server_version")
         live.say(_head(run))
-        suite = Suite(plan_of(options), live, server, targets)
-        for name in names:
+        suite = Suite(plan, live, server, targets)
+        for number, name in enumerate(names):
+            live.progress = f"{number + 1}/{len(names)}"
             try:
                 outcome = WORKLOADS[name](suite)
             except Exception as error:  # one broken workload must not cost the others' figures
@@ -99,14 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 live.say(f"\n{name} broke: {type(error).__name__}: {error}")
                 run.skipped.append(f"{name} broke: {type(error).__name__}: {str(error).splitlines()[0]}")
                 continue
+            finally:
+                live.board = None
             run.outcomes.append(outcome)
+            run.skipped += [line for line in suite.skipped if line not in run.skipped]
             show(live, outcome)
             run.seconds = watch.seconds
-            run.save(options.json)
-    page = options.report or options.json.with_suffix(".html")
-    report.write(run, page)
-    live.say(f"\n{run.seconds:.0f} s; figures in {_shown(options.json)}, report in {_shown(page)}")
-    return 1 if broken else 0
+            run.save(path)
+    return broken
 
 
 def _shown(path: Path) -> str:
@@ -124,21 +133,11 @@ def _head(run: Run) -> str:
 def show(live: Live, outcome: Outcome) -> None:
     """Print the figures and goals of one workload."""
     live.say(f"\n{outcome.title}")
-    if outcome.key == "round-trips":
-        live.say(round_trips.show(outcome))
-        for line in outcome.skipped:
-            live.say(f"  skipped  {line}")
-        return
-    targets = list(dict.fromkeys(figure.target for figure in outcome.figures))
-    metrics = list(dict.fromkeys((figure.metric, figure.unit) for figure in outcome.figures))
-    rows: list[list[object]] = [["", *targets, "spread"]]
-    for metric, unit in metrics:
-        found = [outcome.find(metric, target) for target in targets]
-        spread = max(figure.spread for figure in found if figure is not None)
-        cells = [figure.median if figure is not None else "" for figure in found]
-        rows.append([f"{metric} {unit}".strip(), *cells, f"±{spread:.0%}" if spread else ""])
-    live.say(table(rows))
-    for goal in outcome.goals:
-        live.say(f"  {goal.verdict:6}  {goal.name}: {goal.value:.2f}, {goal.bound} {goal.limit:g} {goal.unit}".rstrip())
+    live.say(text.figures(outcome))
+    if outcome.key != "round-trips":
+        for goal in outcome.goals:
+            live.say(
+                f"  {goal.verdict:6}  {goal.name}: {goal.value:.2f}, {goal.bound} {goal.limit:g} {goal.unit}".rstrip()
+            )
     for line in outcome.skipped:
         live.say(f"  skipped  {line}")

@@ -2,51 +2,72 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 
-from bench import pgbench, processes
+from bench import pgbench, processes, text
+from bench.distance import Distance, Link, Tls, distance
 from bench.live import Live
+from bench.origin import trusting, with_password
 from bench.results import Outcome
-from bench.targets import Direct, Floor, Missing, PgBouncer, Running, Target, Us
+from bench.targets import (
+    Address,
+    Direct,
+    Floor,
+    Missing,
+    Odyssey,
+    PgBouncer,
+    PgCat,
+    PgDog,
+    Pgpool,
+    Running,
+    Target,
+    Us,
+)
+from bench.targets.ours import CACHED
 from hyperdrive.localserver import LocalServer
 
-ORIGIN_SETTINGS = {
-    # The disk is not what is measured.
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "shared_buffers": "256MB",
-    "max_connections": "200",
-    "autovacuum": "off",
-    "jit": "off",
-}
-SCALE = 10
+AWAY = Link(40.0)
+HUNDRED = Link(50.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long and how often."""
 
-    seconds: float = 5.0
+    seconds: float = 3.0
     """Of one round of one target."""
     rounds: int = 3
     idle_clients: int = 10_000
     busy_clients: int = 2_000
+    storm_clients: int = 500
     pin: bool = True
     """Measure pinned to cores as well."""
-    delay_ms: float = 50.0
-    """One way, for round trips."""
+    link: Link = AWAY
+    """How far the origin is, where a workload is about distance."""
+    trips_link: Link = HUNDRED
+    """For the table of round trips."""
     repeats: int = 3
     """Of each operation over a distance, after the first."""
+    requests: int = 8
+    """Requests on new connections over a distance, of each kind."""
 
 
-QUICK = Plan(seconds=1.0, rounds=2, idle_clients=2_000, pin=False, delay_ms=20.0, repeats=1)
+QUICK = Plan(
+    seconds=1.0,
+    rounds=1,
+    idle_clients=2_000,
+    busy_clients=500,
+    storm_clients=200,
+    pin=False,
+    link=Link(10.0),
+    trips_link=Link(10.0),
+    repeats=1,
+    requests=2,
+)
 FULL = Plan()
 
 
@@ -68,11 +89,49 @@ class Suite:
     def origin_pids(self) -> list[int]:
         return [self.origin.pid] if self.origin.pid is not None else []
 
+    @property
+    def address(self) -> Address:
+        """The origin without a password."""
+        return trusting(self.origin)
+
     @contextmanager
-    def running(self, targets: Sequence[Target]) -> Iterator[list[Running]]:
-        """All of *targets* at the same time, in front of the origin."""
+    def running(self, targets: Sequence[Target], origin: Address | None = None) -> Iterator[list[Running]]:
+        """All of *targets* at the same time, in front of *origin*; what does not start is left out, with a line."""
         with ExitStack() as stack:
-            yield [stack.enter_context(target.start(self.origin.port)) for target in targets]
+            found = []
+            for target in targets:
+                self.live.now(f"starting {target.name}")
+                try:
+                    found.append(stack.enter_context(target.start(origin or self.address)))
+                except (Missing, RuntimeError) as reason:
+                    self.skip(str(reason) if isinstance(reason, Missing) else f"{target.name}: {reason}")
+            yield found
+
+    def skip(self, reason: str) -> None:
+        """Remember what was left out, once."""
+        line = " ".join(reason.split())
+        if line not in self.skipped:
+            self.skipped.append(line)
+
+    @contextmanager
+    def far(self, *, tls: Tls | None = "1.3") -> Iterator[Distance]:
+        """The origin at a distance: with *tls* and a password, as one that is far away is reached."""
+        address = with_password(self.origin) if tls else self.address
+        with distance(address, self.plan.link, tls=tls) as made:
+            yield made
+
+    def interleaved(
+        self, outcome: Outcome, running: Sequence[Running], rounds: int, label: str = ""
+    ) -> Iterator[tuple[int, Running]]:
+        """Rounds over all targets, told about; every round begins with another, so that none always has the quiet moment."""
+        self.live.board = lambda: text.figures(outcome)
+        for number in range(rounds):
+            shift = number % max(1, len(running))
+            for target in [*running[shift:], *running[:shift]]:
+                self.live.where = f"{outcome.title}{label}, {target.name}, round {number + 1}/{rounds}"
+                self.live.now("…")
+                yield number, target
+        self.live.where = ""
 
     def measure(
         self,
@@ -94,16 +153,18 @@ class Suite:
         """
         seconds = seconds or self.plan.seconds
         rounds = rounds or self.plan.rounds
-        for number in range(rounds):
-            # Every round begins with another target, so that none always has the quiet moment.
-            shift = number % len(running)
-            for target in [*running[shift:], *running[:shift]]:
-                self.live.where = f"{outcome.title}{label}, {target.name}, round {number + 1}/{rounds}"
-                self.live.now("…")
-                place = processes.pinned(target.roots, self.origin_pids) if pinned else nullcontext()
+        able = [target for target in running if target.max_clients >= clients]
+        failed: set[str] = set()
+        for _, target in self.interleaved(outcome, able, rounds, label):
+            place = processes.pinned(target.roots, self.origin_pids) if pinned else nullcontext()
+            if target.name in failed:
+                continue
+            try:
                 with place:
                     self._round(outcome, target, arguments, clients, threads, seconds, label, warm)
-        self.live.where = ""
+            except pgbench.PgbenchFailed as error:  # what one cannot do must not cost the others their figures
+                failed.add(target.name)
+                outcome.skipped.append(f"{target.name}{label}: {str(error).strip().splitlines()[0]}")
 
     def _round(
         self,
@@ -134,6 +195,8 @@ class Suite:
             expected_tps=known.samples[0] if known else 20_000,
             on_progress=progress,
         )
+        if "aborted" in report.complaints:
+            raise pgbench.PgbenchFailed(report.complaints)
         after = self._cpu(target)
         done = max(1.0, report.transactions)
         if len(marks) > 1:
@@ -167,20 +230,6 @@ def quantiles(values: Sequence[float], points: int = 50) -> list[float]:
     return [values[min(len(values) - 1, int((i + 0.5) / points * len(values)))] for i in range(points)]
 
 
-@contextmanager
-def origin(live: Live, scale: int = SCALE) -> Iterator[LocalServer]:
-    """An embedded Postgres with pgbench's tables."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        live.now("starting an embedded Postgres")
-        with LocalServer(directory / "data", auth="trust", settings=ORIGIN_SETTINGS) as server:
-            if scale:
-                live.now(f"making pgbench's tables, scale {scale}")
-                pgbench.initialize(server.port, scale)
-            yield server
-
-
 def available(candidates: Sequence[Target]) -> tuple[list[Target], list[str]]:
     """Those that are installed, and a line for each that is not."""
     found: list[Target] = []
@@ -196,7 +245,8 @@ def available(candidates: Sequence[Target]) -> tuple[list[Target], list[str]]:
 
 def usual_targets(*, floor: bool = False) -> list[Target]:
     """Whatever a user would pick between; *floor* adds the forwarder that decides nothing."""
-    return [Direct(), Us(), PgBouncer(), *([Floor()] if floor else [])]
+    rivals = [PgBouncer(), Pgpool(), Odyssey(), PgCat(), PgDog()]
+    return [Direct(), Us(), Us(CACHED, cache=True), *rivals, *([Floor()] if floor else [])]
 
 
 class Stopwatch:

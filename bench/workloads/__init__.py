@@ -1,0 +1,29 @@
+"""The workloads by name, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bench import round_trips
+from bench.results import Outcome
+from bench.suite import Suite
+from bench.workloads import bulk, drivers, forwarding, idle, pages, serverless, storm, web, workers
+
+WORKLOADS: dict[str, Callable[[Suite], Outcome]] = {
+    "serverless": serverless.serverless,
+    "launch": serverless.launch,
+    "round-trips": round_trips.round_trips,
+    "pages": pages.pages,
+    "mix": web.mix,
+    "writes": web.writes,
+    "select": forwarding.select_only,
+    "updates": forwarding.updates,
+    "connects": forwarding.connects,
+    "storm": storm.storm,
+    "drivers": drivers.drivers,
+    "scale": web.scale,
+    "busy": forwarding.busy,
+    "idle": idle.idle,
+    "bulk": bulk.bulk,
+    "workers": workers.workers,
+}

@@ -22,7 +22,7 @@ from bench import pgbench, processes
 from bench.machine import ROOT
 from bench.results import Outcome
 from bench.suite import Suite
-from bench.targets import Us, end
+from bench.targets import Address, Us, end
 
 CLIENTS = 200
 """Enough that the kernel spreads them about evenly: with 64 the larger half is often 60 %."""
@@ -67,7 +67,7 @@ def workers(suite: Suite) -> Outcome:
 
 def _round(suite: Suite, outcome: Outcome, origin_port: int, script: Path, count: int) -> bool:
     name = f"us, {count} worker{'s' if count > 1 else ''}"
-    with Us().start(origin_port, workers=count, pool_size=CLIENTS) as running:
+    with Us().start(Address(origin_port), workers=count, pool_size=CLIENTS) as running:
         pgbench.run(running, ["-f", str(script)], seconds=1, clients=CLIENTS)
         before = processes.cpu_by_process(running.roots)
         report = pgbench.run(

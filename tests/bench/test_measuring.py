@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from bench import pgbench, processes, profile, round_trips
+from bench.distance import Link
 from bench.live import Live
 from bench.operations import OPERATIONS
+from bench.origin import prepare
 from bench.suite import QUICK, Suite, quantiles
-from bench.targets import Direct, Floor, Missing, PgBouncer, Running
+from bench.targets import Address, Direct, Floor, Missing, PgBouncer, Running
 from bench.workloads.workers import responder
 from hyperdrive.pgwire import messages as m
 from hyperdrive.testing.postgres import Postgres
@@ -81,7 +83,7 @@ def test_pgbench_through_a_proxy_in_front_of_the_responder(tmp_path: Path) -> No
     script = tmp_path / "one.sql"
     script.write_text("SELECT 1;")
     seen: list[float] = []
-    with responder() as port, Floor().start(port) as target:
+    with responder() as port, Floor().start(Address(port)) as target:
         before = processes.cpu_seconds(target.roots)
         report = pgbench.run(
             target, ["-f", str(script)], seconds=2, clients=4, on_progress=lambda at, tps: seen.append(tps)
@@ -134,7 +136,8 @@ def test_round_trips_are_counted_over_the_distance(make_postgres: Callable[..., 
     """Direct, psycopg needs four: TCP, the question for TLS, start-up, the query."""
     server = make_postgres(18, auth="trust").server
     operation = OPERATIONS[0]
-    suite = Suite(replace(QUICK, delay_ms=10.0), Live(io.StringIO()), server, [Direct()])
+    prepare(server)
+    suite = Suite(replace(QUICK, trips_link=Link(10.0)), Live(io.StringIO()), server, [Direct()])
     outcome = round_trips.measure(suite, [operation])
     counted = outcome.find(f"{operation.name}: counted", "direct")
     elapsed = outcome.find(f"{operation.name}: elapsed", "direct")

@@ -1,8 +1,7 @@
-"""The page, its plots, the comparison of two runs, and what is shown while a run goes on."""
+"""The page, its plots, the comparison of two runs, and tables."""
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench import compare, report, svg
-from bench.live import Live, table
+from bench.live import table
 from bench.results import Outcome, Run
 
 
@@ -85,16 +84,6 @@ def test_rounds_that_overlap_are_no_change(tmp_path: Path, capsys: pytest.Captur
         made.save(tmp_path / f"{name}.json")
     assert compare.main([str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 0
     assert "no figure changed" in capsys.readouterr().out
-
-
-def test_a_log_gets_few_passing_lines() -> None:
-    """Without a terminal passing lines come every two seconds at most, so a hundred at once are one."""
-    out = io.StringIO()
-    live = Live(out)
-    for number in range(100):
-        live.now(f"{number}")
-    live.say("done")
-    assert out.getvalue() == "  … 0\ndone\n"
 
 
 def test_numbers_stand_right_and_have_digits_that_mean_something() -> None:

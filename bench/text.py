@@ -1,0 +1,43 @@
+"""Outcomes as tables for a terminal."""
+
+from __future__ import annotations
+
+from bench.live import table
+from bench.results import Outcome
+
+SLACK = 0.5
+"""In parts of a round trip: what computing takes on a busy machine."""
+
+
+def figures(outcome: Outcome) -> str:
+    """The figures of one workload, so far."""
+    if not outcome.figures:
+        return ""
+    if outcome.key == "round-trips":
+        return table(rows_of_trips(outcome))
+    targets = list(dict.fromkeys(figure.target for figure in outcome.figures))
+    rows: list[list[object]] = [["", *targets, "spread"]]
+    for metric, unit in dict.fromkeys((figure.metric, figure.unit) for figure in outcome.figures):
+        found = [outcome.find(metric, target) for target in targets]
+        spread = max(figure.spread for figure in found if figure is not None)
+        cells = [figure.median if figure is not None else "" for figure in found]
+        rows.append([f"{metric} {unit}".strip(), *cells, f"±{spread:.0%}" if spread else ""])
+    return table(rows)
+
+
+def rows_of_trips(outcome: Outcome) -> list[list[object]]:
+    """Operations by targets: round trips by time, in brackets as counted; then the goals."""
+    names = list(dict.fromkeys(f.metric.rpartition(": ")[0] for f in outcome.figures))
+    targets = list(dict.fromkeys(figure.target for figure in outcome.figures))
+    goals = {goal.name: goal for goal in outcome.goals}
+    made: list[list[object]] = [["operation", *targets, "goal", "", "cached", ""]]
+    for name in names:
+        row: list[object] = [name]
+        for target in targets:
+            elapsed, counted = (outcome.find(f"{name}: {what}", target) for what in ("elapsed", "counted"))
+            both = elapsed is not None and counted is not None
+            row.append(f"{elapsed.median:.1f} ({counted.median:.0f})" if both else "–")  # type: ignore[union-attr]
+        for goal in (goals.get(name), goals.get(f"{name}, cached")):
+            row += [f"{goal.limit - SLACK:.0f}", goal.verdict] if goal is not None else ["–", ""]
+        made.append(row)
+    return made

@@ -1,0 +1,137 @@
+"""A new connection for each request, at a distance, with TLS and SCRAM: what a serverless function does, and what the launch of
+Cloudflare's Hyperdrive was measured with.
+
+    direct:   driver ⇄ (TCP, TLS, SCRAM and the statement cross the distance) ⇄ origin
+    a proxy:  driver ⇄ proxy beside it ⇄ (the statement crosses) ⇄ origin
+
+One request is: connect, log in with a password, one statement, its answer. Closing is not in the time. Clients log in to the proxies
+with the same password. Reads use another key each time, so that no cache has them; cached reads use one key that was read before.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from bench.actors import ASYNCPG, NODE_POSTGRES, PSYCOPG, ActFailed, Actor, Program, actor
+from bench.origin import ITEMS
+from bench.results import Outcome
+from bench.suite import Suite
+from bench.targets import CACHED, US, Running
+
+GOAL_DELAY_MS = 40.0
+"""One way: nearer than that, what computing takes is no longer small beside it, and nothing was promised."""
+UNCACHED_GOAL = 7.0
+CACHED_GOAL = 100.0
+HOT = 7
+WARM_REQUESTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A kind of request: *act* of the load program, *key* ``None`` for another one each time."""
+
+    name: str
+    act: str
+    key: int | None = None
+
+
+READ = Request("read", "request read")
+WRITE = Request("write", "request write")
+HOT_READ = Request("hot read", "request read", HOT)
+REQUESTS = (READ, WRITE, HOT_READ)
+IN_TRANSACTION = (
+    Request("read in a transaction", "transaction read"),
+    Request("write in a transaction", "transaction write"),
+)
+"""What psycopg does with ``with connect()``: BEGIN goes before, COMMIT behind."""
+
+
+def serverless(suite: Suite) -> Outcome:
+    """Every driver, every kind, every target, one request after another."""
+    outcome = Outcome(
+        "serverless",
+        "a new connection per request",
+        f"Connect, log in, one statement, its answer; over {suite.plan.link}, TLS 1.3 and SCRAM-SHA-256 at the origin, SCRAM-SHA-256 "
+        "at the proxies, which stand beside the program. A read is of another row each time, a hot read always of the same.",
+    )
+    programs = [program for program in (PSYCOPG, ASYNCPG, NODE_POSTGRES) if _usable(outcome, program)]
+    with suite.far() as away, suite.running(suite.targets, away.address) as running:
+        for program in programs:
+            more = IN_TRANSACTION if program is PSYCOPG else ()
+            _measure(suite, outcome, program, running, (*REQUESTS, *more))
+    for program in programs:
+        _promise(suite, outcome, program)
+    return outcome
+
+
+def launch(suite: Suite) -> Outcome:
+    """What was measured when Cloudflare's Hyperdrive was announced, as far as a machine by itself can."""
+    outcome = Outcome(
+        "launch",
+        "as at the launch of Hyperdrive",
+        "Its announcement counts seven round trips before the first statement: one for TCP, three for TLS (1.2, after the question for "
+        f"it), three for the login. So here: node-postgres, over {suite.plan.link}, TLS 1.2 and SCRAM-SHA-256 at the origin. It claimed "
+        "17 to 25 times for cached reads, 6 to 8 for uncached reads and for writes.",
+    )
+    program = NODE_POSTGRES if NODE_POSTGRES.missing() is None else PSYCOPG
+    with suite.far(tls="1.2") as away, suite.running(suite.targets, away.address) as running:
+        _measure(suite, outcome, program, running, REQUESTS)
+    _promise(suite, outcome, program)
+    return outcome
+
+
+def _usable(outcome: Outcome, program: Program) -> bool:
+    reason = program.missing()
+    if reason is not None:
+        outcome.skipped.append(reason)
+    return reason is None
+
+
+def _measure(
+    suite: Suite, outcome: Outcome, program: Program, running: Sequence[Running], requests: Sequence[Request]
+) -> None:
+    with ExitStack() as stack:
+        actors = {target.name: stack.enter_context(actor(program, target)) for target in running}
+        able = [t for t in running if _warm(suite, outcome, program, t, actors[t.name], requests)]
+        for _, target in suite.interleaved(outcome, able, suite.plan.requests, f", {program.name}"):
+            for request in requests:
+                seconds = _ask(actors[target.name], request)
+                outcome.add(
+                    f"{program.name}: {request.name}", target.name, "ms", seconds * 1000, latencies=[seconds * 1000]
+                )
+
+
+def _ask(asked: Actor, request: Request) -> float:
+    key = request.key or random.randint(HOT + 1, ITEMS)
+    return float(asked.ask(f"{request.act} {key}")["seconds"])
+
+
+def _warm(
+    suite: Suite, outcome: Outcome, program: Program, target: Running, asked: Actor, requests: Sequence[Request]
+) -> bool:
+    """Requests before the measured ones, so that pools and statements are there; whether the target can at all."""
+    suite.live.now(f"{program.name} through {target.name}, warming up")
+    try:
+        for request in requests if target.roots else requests[:1]:
+            for _ in range(WARM_REQUESTS if target.roots else 1):
+                _ask(asked, request)
+    except ActFailed as error:
+        outcome.skipped.append(f"{target.name}, {program.name}: {error}")
+        return False
+    return True
+
+
+def _promise(suite: Suite, outcome: Outcome, program: Program) -> None:
+    if suite.plan.link.delay_ms < GOAL_DELAY_MS:
+        return
+    for request, target, limit in (
+        (READ, US, UNCACHED_GOAL),
+        (WRITE, US, UNCACHED_GOAL),
+        (HOT_READ, CACHED, CACHED_GOAL),
+    ):
+        what = "cached read" if request is HOT_READ else f"uncached {request.name}"
+        ratio = outcome.ratio(f"{program.name}: {request.name}", "direct", target)
+        outcome.promise(f"{program.name}: {what}", "at least", limit, "× faster than direct", ratio)

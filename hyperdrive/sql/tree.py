@@ -32,7 +32,7 @@ READ_NODES: Final = frozenset(
     Float Boolean BitString SubLink TypeCast TypeName WindowDef XmlExpr XmlSerialize Alias
     JsonObjectConstructor JsonArrayConstructor JsonArrayQueryConstructor JsonObjectAgg JsonArrayAgg JsonParseExpr JsonScalarExpr
     JsonSerializeExpr JsonIsPredicate JsonFuncExpr JsonKeyValue JsonValueExpr JsonArgument JsonTable JsonTableColumn
-    JsonTablePathSpec RangeTableFunc RangeTableFuncCol""".split()  # noqa: SIM905 - a list of words reads better in lines
+    JsonTablePathSpec RangeTableFunc RangeTableFuncCol""".split()
 )
 
 
@@ -100,7 +100,7 @@ def walk(node: str, tree: Tree, encode: Callable[[str], bytes]) -> Findings:
 
 
 # Below these there is nothing but names and constants (type modifiers must be constants as well, or parse analysis fails).
-_LEAVES: Final = frozenset("A_Const ColumnRef ParamRef SQLValueFunction String TypeName typeName".split())  # noqa: SIM905
+_LEAVES: Final = frozenset("A_Const ColumnRef ParamRef SQLValueFunction String TypeName typeName".split())
 _NAMES: Final = frozenset(("funcname", "name"))
 
 

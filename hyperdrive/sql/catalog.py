@@ -1,0 +1,460 @@
+"""``Catalog``: what one database's catalogs say, at one moment; an immutable value, built from plain rows.
+
+It carries an *epoch*: whatever was decided by an older catalog is void (caching rules §7). Knows what the rows of
+``catalog_queries`` mean; knows no connection. ``resolve`` and ``writes`` ask it; the views' bodies are read when first asked for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Final, NamedTuple
+
+from hyperdrive.sql.reads import Reading, analyse_text
+from hyperdrive.sql.rules import Refused
+
+PG_CATALOG: Final = 11
+"""The OID of the schema pg_catalog, on every server."""
+FIRST_OWN_OID: Final = 16384
+"""Objects from here on are not PostgreSQL's own (FirstNormalObjectId)."""
+
+Rows = Mapping[str, Sequence[Sequence[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose catalog it is: what makes two answers comparable at all (rule ``origin-unknown``)."""
+
+    system_identifier: int
+    timeline: int
+    database: int
+    """OID."""
+    version: int
+    """``server_version_num``."""
+    in_recovery: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Declarations:
+    """What the operator vouches for; nothing by default."""
+
+    trust_immutable: bool = True
+    """User functions marked IMMUTABLE are what they say (xfunc-volatility)."""
+    types: frozenset[str] = frozenset()
+    """User base types that were reviewed, by name, with or without schema: ``citext``, ``hstore``, ``public.vector``."""
+    functions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """User functions, ``schema.name``, that depend on nothing but these tables (``schema.name``)."""
+    no_clock_words_in_data: bool = False
+    """No text in the database says ``today`` where it is turned into a date at run time."""
+    age_only: tuple[str, ...] = ()
+    """Patterns of unlogged and foreign tables, ``schema.name``, whose answers may be as old as max_age."""
+
+    def allows_age_only(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.age_only)
+
+
+class Role(NamedTuple):
+    """A role, and what it is exempt from."""
+
+    oid: int
+    name: str
+    is_superuser: bool
+    bypasses_row_security: bool
+
+
+class Relation(NamedTuple):
+    """A row of pg_class; indexes are left out."""
+
+    oid: int
+    schema: int
+    name: str
+    kind: str
+    """``pg_class.relkind``: r, p, v, m, f, S, c."""
+    persistence: str
+    has_row_security: bool
+    is_partition: bool
+
+
+class Function(NamedTuple):
+    """One overload."""
+
+    oid: int
+    schema: int
+    name: str
+    kind: str
+    arguments: int
+    defaults: int
+    is_variadic: bool
+    volatility: str
+    """The worst of the function itself and, of an aggregate, its support functions: i, s, v."""
+    is_security_definer: bool
+    returns_set: bool
+    result: int
+    argument_types: tuple[int, ...]
+    has_columns: bool
+    """It has OUT columns."""
+
+    def accepts(self, arguments: int | None) -> bool:
+        """True if it could be meant by a call with so many arguments."""
+        if arguments is None:
+            return True
+        return self.arguments - self.defaults - self.is_variadic <= arguments and (
+            self.is_variadic or arguments <= self.arguments
+        )
+
+
+class Operator(NamedTuple):
+    """A row of pg_operator."""
+
+    schema: int
+    name: str
+    left: int
+    right: int
+    result: int
+    function: int
+
+
+class Cast(NamedTuple):
+    """A row of pg_cast."""
+
+    oid: int
+    source: int
+    target: int
+    function: int
+    """0: binary coercible or through text."""
+    context: str
+    """e explicit, a assignment, i implicit."""
+    method: str
+
+
+class Type(NamedTuple):
+    """A row of pg_type."""
+
+    oid: int
+    schema: int
+    name: str
+    kind: str
+    """``pg_type.typtype``: b, c, d, e, p, r, m."""
+    category: str
+    element: int
+    """Of a true array; else 0."""
+    array: int
+    base: int
+    relation: int
+
+
+class ForeignKey(NamedTuple):
+    """Who references whom, and what follows from a change."""
+
+    child: int
+    parent: int
+    on_update: str
+    """a no action, r restrict, c cascade, n set null, d set default."""
+    on_delete: str
+
+
+class Catalog:
+    """One database's catalogs. Build it with ``build``; treat it as frozen."""
+
+    __slots__ = (
+        "_bodies",
+        "_checks",
+        "_owners",
+        "ancestors",
+        "casts_by_type",
+        "collations",
+        "columns",
+        "declarations",
+        "descendants",
+        "domain_calls",
+        "domain_checks",
+        "epoch",
+        "fingerprint",
+        "foreign_keys_by_parent",
+        "function_by_oid",
+        "functions",
+        "hidden_calls",
+        "identity",
+        "inherited_roles",
+        "memo",
+        "operator_classes",
+        "operators",
+        "own_casts",
+        "ranges",
+        "relation_oids",
+        "relations",
+        "roles",
+        "roles_by_oid",
+        "rules",
+        "schema_names",
+        "schemas",
+        "triggers",
+        "type_oids",
+        "types",
+        "usages",
+        "view_bodies",
+    )  # fmt: skip
+
+    def __init__(
+        self, rows: Rows, identity: Identity, epoch: int, fingerprint: str, declarations: Declarations
+    ) -> None:
+        self.identity = identity
+        self.epoch = epoch
+        self.fingerprint = fingerprint
+        self.declarations = declarations
+        self._names(rows)
+        self._relations(rows)
+        self._functions(rows)
+        self._types(rows)
+        self._writes(rows)
+        self._bodies: dict[int, Reading | Refused] = {}
+        self._checks: dict[int, list[Reading | Refused]] = {}
+        self.memo: dict[Any, Any] = {}
+        """What those who judge by this catalog want to remember; it ends with the catalog."""
+
+    def _names(self, rows: Rows) -> None:
+        self.schemas: dict[str, int] = {name: oid for oid, name, _ in rows.get("schemas", ())}
+        self.schema_names: dict[int, str] = {oid: name for name, oid in self.schemas.items()}
+        self._owners: dict[int, int] = {oid: owner for oid, _, owner in rows.get("schemas", ())}
+        self.usages: dict[int, set[int]] = defaultdict(set)
+        for schema, grantee in rows.get("usages", ()):
+            self.usages[schema].add(grantee)
+        self.roles: dict[str, Role] = {row[1]: Role(*row) for row in rows.get("roles", ())}
+        self.roles_by_oid: dict[int, Role] = {role.oid: role for role in self.roles.values()}
+        inherited: dict[int, set[int]] = defaultdict(set)
+        for member, role, inherits in rows.get("memberships", ()):
+            if inherits:
+                inherited[member].add(role)
+        self.inherited_roles: dict[int, frozenset[int]] = {
+            role: frozenset(_closure(role, inherited)) for role in self.roles_by_oid
+        }
+        self.collations: set[tuple[int, str]] = {(schema, name) for schema, name in rows.get("collations", ())}
+
+    def _relations(self, rows: Rows) -> None:
+        self.relations: dict[int, Relation] = {row[0]: Relation(*row) for row in rows.get("relations", ())}
+        self.relation_oids: dict[tuple[int, str], int] = {
+            (relation.schema, relation.name): oid for oid, relation in self.relations.items()
+        }
+        self.columns: dict[int, dict[str, int]] = defaultdict(dict)
+        for oid, _, name, type_ in rows.get("columns", ()):
+            self.columns[oid][name] = type_
+        children: dict[int, set[int]] = defaultdict(set)
+        parents: dict[int, set[int]] = defaultdict(set)
+        for child, parent in rows.get("inherits", ()):
+            children[parent].add(child)
+            parents[child].add(parent)
+        self.descendants: dict[int, frozenset[int]] = {oid: frozenset(_closure(oid, children)) for oid in children}
+        """Relations that inherit from it or are its partitions, at any depth, and itself."""
+        self.ancestors: dict[int, frozenset[int]] = {oid: frozenset(_closure(oid, parents)) for oid in parents}
+        self.view_bodies: dict[int, str] = {row[0]: row[1] for row in rows.get("views", ())}
+
+    def _functions(self, rows: Rows) -> None:
+        functions: dict[str, list[Function]] = defaultdict(list)
+        self.function_by_oid: dict[int, Function] = {}
+        for row in rows.get("functions", ()):
+            (oid, schema, name, kind, arguments, defaults, is_variadic, volatility, definer, returns_set, result, types, support,
+             has_columns) = row  # fmt: skip
+            marks = volatility + (support or "")
+            worst = "v" if "v" in marks else "s" if "s" in marks else "i"
+            function = Function(
+                oid, schema, name, kind, arguments, defaults, is_variadic, worst, definer or "d" in marks, returns_set, result,
+                tuple(types), has_columns,
+            )  # fmt: skip
+            functions[name].append(function)
+            self.function_by_oid[oid] = function
+        self.functions: dict[str, tuple[Function, ...]] = {name: tuple(group) for name, group in functions.items()}
+        operators: dict[str, list[Operator]] = defaultdict(list)
+        for row in rows.get("operators", ()):
+            operators[row[1]].append(Operator(*row))
+        self.operators: dict[str, tuple[Operator, ...]] = {name: tuple(group) for name, group in operators.items()}
+
+    def _types(self, rows: Rows) -> None:
+        self.types: dict[int, Type] = {row[0]: Type(*row) for row in rows.get("types", ())}
+        self.type_oids: dict[tuple[int, str], int] = {
+            (type_.schema, type_.name): oid for oid, type_ in self.types.items()
+        }
+        self.ranges: dict[int, tuple[int, int]] = {}
+        """Range or multirange → its subtype and its canonical function, or 0."""
+        for range_, multirange, subtype, canonical in rows.get("ranges", ()):
+            self.ranges[range_] = self.ranges[multirange] = (subtype, canonical)
+        self.domain_checks: dict[int, list[str]] = defaultdict(list)
+        for domain, check in rows.get("domain_checks", ()):
+            self.domain_checks[domain].append(check)
+        self.operator_classes: frozenset[int] = frozenset(oid for (oid,) in rows.get("operator_classes", ()))
+        self.casts_by_type: dict[int, list[Cast]] = defaultdict(list)
+        """Casts that PostgreSQL does not bring, by each of their types."""
+        self.own_casts = tuple(cast for row in rows.get("casts", ()) if (cast := Cast(*row)).oid >= FIRST_OWN_OID)
+        for cast in self.own_casts:
+            self.casts_by_type[cast.source].append(cast)
+            self.casts_by_type[cast.target].append(cast)
+
+    def _writes(self, rows: Rows) -> None:
+        self.foreign_keys_by_parent: dict[int, list[ForeignKey]] = defaultdict(list)
+        for row in rows.get("foreign_keys", ()):
+            self.foreign_keys_by_parent[row[1]].append(ForeignKey(*row))
+        self.triggers: dict[int, list[int]] = defaultdict(list)
+        """Relation → functions of its enabled triggers; those that PostgreSQL makes for foreign keys left out."""
+        for oid, function in rows.get("triggers", ()):
+            self.triggers[oid].append(function)
+        self.rules: frozenset[int] = frozenset(oid for oid, _, _ in rows.get("rules", ()))
+        # User functions in defaults, checks, index expressions, policies, matviews' queries.
+        self.hidden_calls: dict[int, set[int]] = defaultdict(set)
+        for oid, function in rows.get("hidden_calls", ()):
+            self.hidden_calls[oid].add(function)
+        self.domain_calls: dict[int, set[int]] = defaultdict(set)
+        for oid, function in rows.get("domain_calls", ()):
+            self.domain_calls[oid].add(function)
+
+    # --- names ---
+
+    def path(self, search_path: str, user: int, session_user_name: str | None = None) -> tuple[int, ...] | None:
+        """Return the effective search path: OIDs of the schemas that *user* (a role's OID) searches, in order.
+
+        *search_path* is the setting's value, as SHOW prints it. As ``current_schemas(true)``: pg_catalog is first unless it
+        is named. ``None``: it cannot be told, because it names a temporary schema or does not parse.
+        """
+        names = split_identifiers(search_path)
+        role = self.roles_by_oid.get(user)
+        if names is None or role is None:
+            return None
+        found: list[int] = []
+        for name in names:
+            if name.startswith("pg_temp"):
+                return None
+            oid = self.schemas.get(role.name if name == "$user" else name)
+            if oid is not None and oid not in found and self.may_use(oid, role):
+                found.append(oid)
+        return tuple(found) if PG_CATALOG in found else (PG_CATALOG, *found)
+
+    def may_use(self, schema: int, role: Role) -> bool:
+        """True if *role* has USAGE on the schema (ddl-priv)."""
+        if role.is_superuser:
+            return True
+        roles = self.inherited_roles.get(role.oid, frozenset((role.oid,)))
+        granted = self.usages.get(schema, set())
+        return (
+            0 in granted
+            or not roles.isdisjoint(granted)
+            or self._owners.get(schema) in roles
+            # Members of the predefined roles may use every schema (predefined-roles).
+            or any(self.roles_by_oid[oid].name in _READ_ALL for oid in roles if oid in self.roles_by_oid)
+        )
+
+    def relation(self, names: tuple[str, ...], path: Iterable[int]) -> Relation | None:
+        """Return the relation that *names* means under *path*."""
+        oid = _lookup(self.relation_oids, self.schemas, names, path)
+        return None if oid is None else self.relations[oid]
+
+    def type(self, names: tuple[str, ...], path: Iterable[int], is_array: bool = False) -> Type | None:
+        """Return the type that *names* means under *path*, or the array of it."""
+        oid = _lookup(self.type_oids, self.schemas, names, path)
+        found = None if oid is None else self.types[oid]
+        return self.types.get(found.array) if is_array and found is not None else found
+
+    def takes_rows(self, function: Function) -> bool:
+        """True if ``x.f``, where *x* is a row, could call it: its first argument is no ordinary value."""
+        if not function.argument_types:
+            return False
+        type_ = self.types.get(function.argument_types[0])
+        # Base types, enums and arrays are never rows; domains may be over rows, pseudo-types may be anything.
+        return type_ is None or type_.kind in ("c", "p", "d")
+
+    def qualified(self, relation: Relation | Function | Type | Operator) -> str:
+        """The name as users write it."""
+        schema = self.schema_names.get(relation.schema, "")
+        return relation.name if relation.schema == PG_CATALOG else f"{schema}.{relation.name}"
+
+    # --- what has to be read before it can be judged ---
+
+    def body(self, view: int) -> Reading | Refused:
+        """What the view's body reads; its names are to be resolved under pg_catalog alone."""
+        found = self._bodies.get(view)
+        if found is None:
+            found = self._bodies[view] = analyse_text(self.view_bodies.get(view, ""))
+        return found
+
+    def checks(self, domain: int) -> list[Reading | Refused]:
+        """What the CHECKs of the domain read."""
+        found = self._checks.get(domain)
+        if found is None:
+            found = [analyse_text(f"SELECT {_check_expression(check)}") for check in self.domain_checks.get(domain, ())]
+            self._checks[domain] = found
+        return found
+
+
+_READ_ALL: Final = frozenset(("pg_read_all_data", "pg_write_all_data"))
+
+
+def build(
+    rows: Rows, identity: Identity, *, epoch: int = 1, fingerprint: str = "", declarations: Declarations | None = None
+) -> Catalog:
+    """Return the catalog that the *rows* of ``catalog_queries.QUERIES`` describe. What is missing does not exist."""
+    return Catalog(rows, identity, epoch, fingerprint, declarations or Declarations())
+
+
+def _check_expression(definition: str) -> str:
+    """``CHECK ((VALUE > 0)) NOT VALID`` → ``((VALUE > 0))``; a definition of another shape fails to parse, and so is refused."""
+    expression = definition.removeprefix("CHECK ").removesuffix(" NOT VALID")
+    return expression if expression != definition else "("
+
+
+def _closure(start: int, edges: Mapping[int, set[int]]) -> set[int]:
+    found = {start}
+    todo = [start]
+    while todo:
+        for other in edges.get(todo.pop(), ()):
+            if other not in found:
+                found.add(other)
+                todo.append(other)
+    return found
+
+
+def _lookup(
+    oids: Mapping[tuple[int, str], int], schemas: Mapping[str, int], names: tuple[str, ...], path: Iterable[int]
+) -> int | None:
+    if len(names) != 1:
+        schema = schemas.get(names[0]) if len(names) == 2 else None
+        return None if schema is None else oids.get((schema, names[1]))
+    for schema in path:
+        oid = oids.get((schema, names[0]))
+        if oid is not None:
+            return oid
+    return None
+
+
+def split_identifiers(text: str) -> list[str] | None:
+    """Read a list of names as SplitIdentifierString does; ``None`` if it is none. An empty list is fine."""
+    found: list[str] = []
+    rest = text.strip(_SPACE)
+    while rest:
+        if rest[0] == '"':
+            name, rest = "", rest[1:]
+            while True:
+                end = rest.find('"')
+                if end < 0:
+                    return None
+                name, rest = name + rest[:end], rest[end + 1 :]
+                if not rest.startswith('"'):
+                    break
+                name, rest = name + '"', rest[1:]
+        else:
+            end = next((place for place, char in enumerate(rest) if char in _SPACE + ","), len(rest))
+            if end == 0:
+                return None
+            name, rest = rest[:end], rest[end:]
+            # ASCII letters only: what else is folded depends on the server's locale.
+            name = "".join(char.lower() if "A" <= char <= "Z" else char for char in name)
+        found.append(name.encode()[:63].decode(errors="ignore"))
+        rest = rest.lstrip(_SPACE)
+        if rest:
+            if rest[0] != ",":
+                return None
+            rest = rest[1:].lstrip(_SPACE)
+            if not rest:
+                return None
+    return found
+
+
+_SPACE: Final = " \t\n\r\f"

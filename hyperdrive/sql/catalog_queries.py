@@ -1,0 +1,166 @@
+"""What is asked of the origin's catalogs: texts of SQL, and the shapes of their rows.
+
+Each is run in one snapshot, with an empty search_path so that ``pg_get_viewdef`` qualifies whatever is not pg_catalog's (caching
+rules §5.1). Relations of temporary schemas and TOAST are left out: other sessions' are nobody's business. Rows are plain values:
+int, str, bool, None and lists of int. They are the constructor of ``catalog.Catalog``; who sends them is ``proxy/catalog.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_PERMANENT: Final = "n.nspname !~ '^pg_(toast|temp_)'"
+
+IDENTITY: Final = """
+select d.oid::int8, current_setting('server_version_num')::int4, pg_is_in_recovery()
+from pg_database d where d.datname = current_database()
+"""
+"""One row. System identifier and timeline come from CONTROL, which a provider may have closed."""
+
+CONTROL: Final = """
+select s.system_identifier::text, c.timeline_id::int8 from pg_control_system() s, pg_control_checkpoint() c
+"""
+
+QUERIES: Final[dict[str, str]] = {
+    # oid, name, owner
+    "schemas": """
+select n.oid::int8, n.nspname::text, n.nspowner::int8 from pg_namespace n where n.nspname !~ '^pg_(toast|temp_)'""",
+    # schema, grantee (0: PUBLIC); USAGE only
+    "usages": """
+select n.oid::int8, a.grantee::int8 from pg_namespace n cross join lateral aclexplode(n.nspacl) a
+where a.privilege_type = 'USAGE' and n.nspname !~ '^pg_(toast|temp_)'""",
+    # oid, name, is_superuser, bypasses_row_security
+    "roles": "select oid::int8, rolname::text, rolsuper, rolbypassrls from pg_roles",
+    # relation, schema, name, kind, persistence, has_row_security, is_partition
+    "relations": f"""
+select c.oid::int8, c.relnamespace::int8, c.relname::text, c.relkind::text, c.relpersistence::text, c.relrowsecurity,
+       c.relispartition
+from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relkind not in ('i', 'I', 't') and {_PERMANENT}""",
+    # relation, number, name, type
+    "columns": f"""
+select a.attrelid::int8, a.attnum::int4, a.attname::text, a.atttypid::int8
+from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
+where a.attnum > 0 and not a.attisdropped and c.relkind in ('r', 'v', 'm', 'f', 'p', 'c') and {_PERMANENT}
+  and n.nspname not in ('pg_catalog', 'information_schema') order by a.attrelid, a.attnum""",
+    # child, parent
+    "inherits": "select inhrelid::int8, inhparent::int8 from pg_inherits",
+    # view, body
+    "views": f"""
+select c.oid::int8, pg_get_viewdef(c.oid) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'v' and {_PERMANENT} and n.nspname not in ('pg_catalog', 'information_schema')""",
+    # oid, schema, name, kind, arguments, defaults, is_variadic, volatility, is_security_definer, returns_set, result, argument types,
+    # volatilities of an aggregate's support functions, OUT columns
+    "functions": """
+select p.oid::int8, p.pronamespace::int8, p.proname::text, p.prokind::text, p.pronargs::int4, p.pronargdefaults::int4,
+       p.provariadic <> 0, p.provolatile::text, p.prosecdef, p.proretset, p.prorettype::int8, p.proargtypes::oid[]::int8[],
+       (select string_agg(s.provolatile::text || case when s.prosecdef then 'd' else '' end, '') from pg_proc s
+        where s.oid in (a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn, a.aggdeserialfn, a.aggmtransfn,
+                        a.aggminvtransfn, a.aggmfinalfn)),
+       p.proargmodes is not null and p.proargmodes && '{o,b,t}'::"char"[]
+from pg_proc p left join pg_aggregate a on a.aggfnoid = p.oid
+where p.prokind in ('f', 'a', 'w', 'p')""",
+    # schema, name, left, right, result, function
+    "operators": """
+select o.oprnamespace::int8, o.oprname::text, o.oprleft::int8, o.oprright::int8, o.oprresult::int8, o.oprcode::oid::int8
+from pg_operator o""",
+    # oid, source, target, function, context, method
+    "casts": """
+select oid::int8, castsource::int8, casttarget::int8, castfunc::int8, castcontext::text, castmethod::text from pg_cast""",
+    # oid, schema, name, kind, category, element, array, base, relation
+    "types": f"""
+select t.oid::int8, t.typnamespace::int8, t.typname::text, t.typtype::text, t.typcategory::text,
+       case when t.typsubscript = 'array_subscript_handler'::regproc then t.typelem else 0 end::int8, t.typarray::int8,
+       t.typbasetype::int8, t.typrelid::int8
+from pg_type t join pg_namespace n on n.oid = t.typnamespace where {_PERMANENT}""",
+    # range, multirange, subtype, canonical function
+    "ranges": "select rngtypid::int8, rngmultitypid::int8, rngsubtype::int8, rngcanonical::oid::int8 from pg_range",
+    # domain, expression
+    "domain_checks": """
+select c.contypid::int8, pg_get_constraintdef(c.oid) from pg_constraint c where c.contypid <> 0 and c.contype = 'c'""",
+    # type: it has a default operator class that PostgreSQL does not bring
+    "operator_classes": "select opcintype::int8 from pg_opclass where oid >= 16384 and opcdefault",
+    # collation schema, name
+    "collations": "select collnamespace::int8, collname::text from pg_collation where oid >= 16384",
+    # referencing relation, referenced relation, on update, on delete
+    "foreign_keys": """
+select conrelid::int8, confrelid::int8, confupdtype::text, confdeltype::text from pg_constraint where contype = 'f'""",
+    # relation, function
+    "triggers": "select tgrelid::int8, tgfoid::int8 from pg_trigger where not tgisinternal and tgenabled <> 'D'",
+    # relation, event (2 UPDATE, 3 INSERT, 4 DELETE), is_instead
+    "rules": "select ev_class::int8, ev_type::text, is_instead from pg_rewrite where ev_type <> '1'",
+    # relation, function: what its defaults, checks, index expressions, policies and (matview) query call, built-ins left out
+    "hidden_calls": """
+select d.adrelid::int8, p.refobjid::int8 from pg_depend p join pg_attrdef d on p.classid = 'pg_attrdef'::regclass
+  and d.oid = p.objid where p.refclassid = 'pg_proc'::regclass
+union select c.conrelid::int8, p.refobjid::int8 from pg_depend p join pg_constraint c on p.classid = 'pg_constraint'::regclass
+  and c.oid = p.objid where p.refclassid = 'pg_proc'::regclass and c.conrelid <> 0
+union select i.indrelid::int8, p.refobjid::int8 from pg_depend p join pg_index i on p.classid = 'pg_class'::regclass
+  and i.indexrelid = p.objid where p.refclassid = 'pg_proc'::regclass
+union select o.polrelid::int8, p.refobjid::int8 from pg_depend p join pg_policy o on p.classid = 'pg_policy'::regclass
+  and o.oid = p.objid where p.refclassid = 'pg_proc'::regclass
+union select r.ev_class::int8, p.refobjid::int8 from pg_depend p join pg_rewrite r on p.classid = 'pg_rewrite'::regclass
+  and r.oid = p.objid join pg_class c on c.oid = r.ev_class and c.relkind = 'm'
+  where p.refclassid = 'pg_proc'::regclass""",
+    # domain, function: what its checks call
+    "domain_calls": """
+select c.contypid::int8, p.refobjid::int8 from pg_depend p join pg_constraint c on p.classid = 'pg_constraint'::regclass
+  and c.oid = p.objid where p.refclassid = 'pg_proc'::regclass and c.contypid <> 0""",
+    # member, role, inherits: membership's own option from 16 on, before it the member's
+    "memberships": """
+select m.member::int8, m.roleid::int8, r.rolinherit from pg_auth_members m join pg_roles r on r.oid = m.member""",
+}
+
+MEMBERSHIPS_16: Final = "select member::int8, roleid::int8, inherit_option from pg_auth_members"
+"""Replaces ``memberships`` from 16 on."""
+
+_TRACKED: Final = (
+    "pg_attribute pg_inherits pg_rewrite pg_proc pg_enum pg_policy pg_auth_members pg_db_role_setting pg_publication "
+    "pg_publication_rel pg_trigger pg_event_trigger pg_namespace pg_operator pg_cast pg_aggregate pg_opclass pg_constraint "
+    "pg_collation pg_range pg_ts_config pg_ts_dict pg_attrdef"
+).split()
+# Which rows of a catalog belong to temporary objects: others' temporary tables must not flush the cache.
+_FILTERS: Final = {
+    "pg_attribute": "x.attrelid in (select oid from kept)",
+    "pg_attrdef": "x.adrelid in (select oid from kept)",
+    "pg_constraint": "(x.conrelid = 0 or x.conrelid in (select oid from kept))",
+    "pg_inherits": "x.inhparent in (select oid from kept)",
+    "pg_trigger": "x.tgrelid in (select oid from kept)",
+    "pg_rewrite": "x.ev_class in (select oid from kept)",
+    "pg_namespace": "x.nspname !~ '^pg_(toast|temp_)'",
+}
+_KEYS: Final = {
+    "pg_attribute": "x.attrelid::int8 * 2048 + x.attnum",
+    "pg_inherits": "x.inhrelid::int8 * 2048 + x.inhseqno",
+    "pg_aggregate": "x.aggfnoid::oid::int8",
+    "pg_range": "x.rngtypid::int8",
+    "pg_db_role_setting": "x.setdatabase::int8 * 4294967296 + x.setrole::int8",
+    "pg_auth_members": "x.roleid::int8 * 4294967296 + x.member::int8",
+}
+
+
+def _digest(catalog: str) -> str:
+    key = _KEYS.get(catalog, "x.oid::int8")
+    where = _FILTERS.get(catalog)
+    return (
+        f"(select count(*) || ':' || coalesce(sum(hashint8extended({key}, x.xmin::text::int8)), 0) from {catalog} x"
+        f"{f' where {where}' if where else ''})"
+    )
+
+
+FINGERPRINT: Final = (
+    """
+with kept as materialized (
+  select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where n.nspname !~ '^pg_(toast|temp_)' and c.relkind not in ('i', 'I', 't', 'S'))
+select concat_ws(',',
+  (select count(*) || ':' || coalesce(sum(hashint8extended(c.oid::int8, c.xmin::text::int8)), 0)
+   from pg_class c where c.oid in (select oid from kept)),
+  (select count(*) || ':' || coalesce(sum(hashint8extended(t.oid::int8, t.xmin::text::int8)), 0)
+   from pg_type t join pg_namespace n on n.oid = t.typnamespace where n.nspname !~ '^pg_(toast|temp_)'),
+  (select sum(hashtextextended(r::text, 0)) from pg_roles r),
+  extract(epoch from pg_conf_load_time())::text, pg_is_in_recovery()::text,
+  """
+    + ",\n  ".join(_digest(catalog) for catalog in _TRACKED)
+    + ")"
+)
+"""One text: it changes when anything changes that a verdict, a privilege or our sight depends on (caching rules §7.3)."""

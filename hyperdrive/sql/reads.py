@@ -1,0 +1,444 @@
+"""``analyse``: what a text reads, by the text alone; the syntactic verdict of caching rules §3.
+
+One walk over PostgreSQL's parse tree refuses what the text betrays (rules 6, 8, 9, 11, 14, 16) and lists what only the catalog
+knows: relations, functions, operators, conversions, column notation. ``resolve`` goes on from there. A ``Reading`` does not
+depend on literals, except that they hold no clock word: ``shapes`` rests on that.
+
+Fields with one concrete type are not wrapped in a node name in libpg_query's JSON (``larg``, ``withClause``, ``typeName``,
+``over``), so the walk goes by key; a client's words are values, never keys. Unknown nodes are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from pglast.parser import ParseError, parse_sql_json
+
+from hyperdrive.sql.builtins import VOLATILE
+from hyperdrive.sql.lists import find_clock_word, is_never
+from hyperdrive.sql.rules import Refused, Rule
+from hyperdrive.sql.sources import NONE, UNKNOWN, Definitions, Source, definitions, names_of, source
+from hyperdrive.sql.tree import READ_NODES
+
+Tree: TypeAlias = dict[str, Any]
+Names: TypeAlias = tuple[str, ...]
+"""A qualified name as written: ``(name,)`` or ``(schema, name)``."""
+
+MAX_READ_BYTES: Final = 16 * 1024
+"""Longer texts are not read (AWS Advanced JDBC Wrapper's cap): a miss would hold up other sessions."""
+
+
+class Call(NamedTuple):
+    """A function as called. ``arguments`` is ``None`` where their number says nothing (VARIADIC, WITHIN GROUP)."""
+
+    names: Names
+    arguments: int | None
+
+
+class Conversion(NamedTuple):
+    """A value that becomes another type while the statement runs: ``c::date``, ``CAST(…)``, columns of JSON_TABLE, ``date(c)``."""
+
+    names: Names
+    is_array: bool
+    source: Source
+    is_call: bool = False
+    """Written as a call: it is one only if there is a type of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a pure SELECT reads, as far as its text tells. Shared, and not to be changed."""
+
+    relations: tuple[Names, ...]
+    """As named in FROM; names of CTEs among them, wherever they might be meant."""
+    cte_names: frozenset[str]
+    columns: frozenset[str]
+    """Every word of a column reference, and the columns of USING."""
+    has_star: bool
+    """A star, a whole row or NATURAL: all columns of all relations are read."""
+    attributes: frozenset[tuple[str, str]]
+    """Qualified references ``(qualifier, name)``, which call a function where there is no such column; of ``(x).name`` the
+    qualifier is empty."""
+    aliases: frozenset[tuple[str, Names]]
+    """What each name of FROM stands for: ``(alias, relation)``; of anything but a relation ``(alias, ())``."""
+    calls: frozenset[Call]
+    operators: frozenset[Names]
+    conversions: tuple[Conversion, ...]
+    collations: frozenset[Names]
+    sampling: frozenset[Names]
+    definitions: Definitions
+    """Names that the statement gives to columns; only if some conversion needs them."""
+    parameters: int
+    """The highest ``$n``."""
+    size_bytes: int
+    """Rough memory, for the bound of whoever remembers it."""
+
+
+def analyse(sql: bytes) -> Reading | Refused:
+    """Return what the text *sql* reads, or why it can never be cached. Never raises.
+
+    *sql* is in UTF-8 (rule ``encoding``) and read with ``standard_conforming_strings = on``. Comments do not matter.
+    """
+    if len(sql) > MAX_READ_BYTES:
+        return Refused(Rule.TOO_LONG, f"{len(sql)} bytes", f"statements up to {MAX_READ_BYTES} bytes are cached")
+    if b"\0" in sql:
+        return Refused(Rule.SYNTAX, "a zero byte")
+    try:
+        text = sql.decode()
+    except UnicodeDecodeError:
+        return Refused(Rule.ENCODING, "not UTF-8")
+    return analyse_text(text)
+
+
+def analyse_text(text: str) -> Reading | Refused:
+    """The same for a text of our own: a view's body, an expression of the catalog. There is no bound of its length."""
+    try:
+        statements = json.loads(parse_sql_json(text)).get("stmts", ())
+        if len(statements) != 1:
+            what = f"{len(statements)} statements" if statements else "nothing to run"
+            return Refused(Rule.MULTI_STATEMENT if statements else Rule.NOT_SELECT, what, "send them one by one")
+        ((node, tree),) = statements[0]["stmt"].items()
+        if node != "SelectStmt":
+            return Refused(Rule.NOT_SELECT, node.removesuffix("Stmt").upper())
+        return _Walk(tree).reading(len(text))
+    except _Found as found:
+        return found.refused
+    except RecursionError:
+        return Refused(Rule.SYNTAX, "nested too deeply")
+    except (ParseError, ValueError) as exc:
+        return Refused(Rule.SYNTAX, str(exc.args[0]) if exc.args else "")
+
+
+class _Found(Exception):
+    """Ends the walk; nothing is wrong."""
+
+    def __init__(self, rule: Rule, object: str, hint: str = "") -> None:  # noqa: A002
+        self.refused = Refused(rule, object, hint)
+
+
+_SELECT_FIELDS: Final = frozenset(
+    """distinctClause targetList fromClause whereClause groupClause groupDistinct havingClause windowClause valuesLists sortClause
+    limitOffset limitCount limitOption withClause op all larg rarg""".split()
+)
+_NODES: Final = READ_NODES | {"ColumnDef"}  # of AS x(a int)
+_SYSTEM_COLUMNS: Final = frozenset(("ctid", "xmin", "xmax", "cmin", "cmax"))
+_SPARE: Final = frozenset(("location", "funcname", "name", "typmods", "arrayBounds", "colnames", "aliascolnames"))
+
+# Types that no clock word can become: conversions to them need no source.
+_TIMELESS: Final = frozenset(
+    [
+        ("pg_catalog", name)
+        for name in "int2 int4 int8 float4 float8 numeric bool bpchar varchar bit varbit interval".split()
+    ]
+    + [
+        (name,)
+        for name in "text json jsonb uuid bytea oid name xml inet cidr tsvector tsquery jsonpath money bigint".split()
+    ]
+)
+
+
+class _Walk:
+    __slots__ = (
+        "aliases", "attributes", "calls", "collations", "columns", "ctes", "has_star", "literals", "open", "operators",
+        "parameters", "relations", "sampling", "stack", "tree", "types",
+    )  # fmt: skip
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.relations: dict[Names, None] = {}
+        self.ctes: set[str] = set()
+        self.columns: set[str] = set()
+        self.has_star = False
+        self.attributes: set[tuple[str, str]] = set()
+        self.aliases: set[tuple[str, Names]] = set()
+        self.calls: set[Call] = set()
+        self.operators: set[Names] = set()
+        self.types: list[tuple[Names, bool, Tree | Source, bool]] = []
+        self.open = False
+        """Some conversion has a source that must be looked at."""
+        self.collations: set[Names] = set()
+        self.sampling: set[Names] = set()
+        self.literals: list[str] = []
+        self.parameters = 0
+        self.stack: list[Tree] = []
+
+    def reading(self, length: int) -> Reading:
+        self._walk()
+        for literal in self.literals:
+            word = find_clock_word(literal)
+            if word is not None:
+                raise _Found(Rule.CLOCK_WORD, f"'{literal[:60]}'", _CLOCK_HINT)
+        if not self.has_star:
+            # A row as a whole: a name of FROM alone.
+            names = {alias for alias, _ in self.aliases}
+            self.has_star = not names.isdisjoint(self.columns)
+        conversions = tuple(
+            [
+                Conversion(names, is_array, source(what) if isinstance(what, dict) else what, is_call)
+                for names, is_array, what, is_call in self.types
+            ]
+        )
+        return Reading(
+            relations=tuple(self.relations),
+            cte_names=frozenset(self.ctes),
+            columns=frozenset(self.columns),
+            has_star=self.has_star,
+            attributes=frozenset(self.attributes),
+            aliases=frozenset(self.aliases),
+            calls=frozenset(self.calls),
+            operators=frozenset(self.operators),
+            conversions=conversions,
+            collations=frozenset(self.collations),
+            sampling=frozenset(self.sampling),
+            definitions=definitions(self.tree) if self.open else {},
+            parameters=self.parameters,
+            size_bytes=1500
+            + 100 * (len(self.columns) + len(self.calls) + len(self.operators) + len(self.relations))
+            + (8 * length if self.open else 0),
+        )
+
+    def _walk(self) -> None:
+        self._select(self.tree)
+        stack = self.stack
+        stack.append(self.tree)
+        visitors = _VISITORS
+        nodes = _NODES
+        while stack:
+            for key, value in stack.pop().items():
+                type_ = type(value)  # exact types of json; isinstance costs more, and this loop is most of the work
+                if type_ is dict:
+                    visitor = visitors.get(key)
+                    if visitor is not None:
+                        visitor(self, value)
+                    elif key < "a" and key not in nodes:  # node types begin with a capital, fields do not
+                        raise _Found(Rule.NOT_SELECT, key.removesuffix("Stmt").upper())
+                    else:
+                        stack.append(value)
+                elif type_ is list:
+                    if key not in _SPARE:
+                        for item in value:
+                            if item:  # ROWS FROM has empty nodes
+                                stack.append(item)
+
+    # --- visitors; what is below the node goes on the stack, if it matters ---
+
+    def _select(self, tree: Tree) -> None:
+        if not _SELECT_FIELDS.issuperset(tree):
+            if "lockingClause" in tree:
+                lock = tree["lockingClause"][0].get("LockingClause", {}).get("strength", "")
+                raise _Found(Rule.LOCKING, _LOCKS.get(lock, "locking clause"))
+            if "intoClause" in tree:
+                raise _Found(Rule.NOT_SELECT, "SELECT INTO")
+            raise _Found(Rule.NOT_SELECT, ", ".join(sorted(set(tree) - _SELECT_FIELDS)))
+
+    def _inner_select(self, tree: Tree) -> None:
+        self._select(tree)
+        self.stack.append(tree)
+
+    def _constant(self, value: Tree) -> None:
+        literal = value.get("sval")
+        if literal is not None:
+            self.literals.append(literal.get("sval", ""))
+
+    def _column(self, value: Tree) -> None:
+        fields = value["fields"]
+        last = fields[-1].get("String")
+        if last is None:
+            self.has_star = True
+            return
+        name = last.get("sval", "")
+        if name in _SYSTEM_COLUMNS:
+            raise _Found(Rule.SYSTEM_COLUMN, name, "leave the system column out")
+        self.columns.add(name)
+        if len(fields) > 1:
+            self.attributes.add((fields[-2].get("String", {}).get("sval", ""), name))
+
+    def _relation(self, value: Tree) -> None:
+        name = value.get("relname")
+        if name is None:  # a node in a field of that name: TABLESAMPLE's relation
+            self.stack.append(value)
+            return
+        if "catalogname" in value:
+            raise _Found(
+                Rule.RELATION,
+                f"{value['catalogname']}.{value.get('schemaname', '')}.{name}",
+                "leave the database's name out",
+            )
+        schema = value.get("schemaname")
+        names = (name,) if schema is None else (schema, name)
+        self.relations[names] = None
+        alias = value.get("alias")
+        self.aliases.add((name if alias is None else alias["aliasname"], names))
+        if alias is not None and "colnames" in alias:
+            self.has_star = True  # renamed by position
+
+    def _alias(self, value: Tree) -> None:
+        self.aliases.add((value.get("aliasname", ""), ()))
+
+    def _cte(self, value: Tree) -> None:
+        self.ctes.add(value["ctename"])
+        self.stack.append(value)
+
+    def _function(self, value: Tree) -> None:
+        names = names_of(value["funcname"])
+        arguments = value.get("args", ())
+        count: int | None = len(arguments)
+        name = names[-1]
+        if is_never(name, count):
+            raise _Found(Rule.FUNCTION, f"{name}()", _NEVER_HINTS.get(name, ""))
+        if name.encode() in VOLATILE and (len(names) == 1 or names[0] == "pg_catalog"):
+            raise _Found(Rule.FUNCTION, f"{name}()", "compute it in the program")
+        if "func_variadic" in value or "agg_within_group" in value:
+            count = None
+        self.calls.add(Call(names, count))
+        if count == 1 and name not in NO_TYPES:
+            self.types.append((names, False, arguments[0], True))
+            self.open = self.open or _needs_source(arguments[0])
+        self.stack.append(value)
+
+    def _value_function(self, value: Tree) -> None:
+        word = str(value.get("op", "")).removeprefix("SVFOP_").removesuffix("_N")
+        raise _Found(Rule.FUNCTION, word, "pass the value as a parameter")
+
+    def _operator(self, value: Tree) -> None:
+        names = names_of(value.get("name", ()))
+        kind = value.get("kind", "")
+        if kind.startswith(("AEXPR_BETWEEN", "AEXPR_NOT_BETWEEN")):
+            self.operators.update(_BETWEEN)
+        else:
+            self.operators.add(names)
+        self.stack.append(value)
+
+    def _case(self, value: Tree) -> None:
+        if "arg" in value:
+            self.operators.add(("=",))
+        self.stack.append(value)
+
+    def _sublink(self, value: Tree) -> None:
+        self.operators.add(names_of(value["operName"]) if "operName" in value else ("=",))
+        self.stack.append(value)
+
+    def _join(self, value: Tree) -> None:
+        if "isNatural" in value:
+            self.has_star = True
+        using = value.get("usingClause")
+        if using is not None:
+            self.columns.update(names_of(using))
+        self.operators.add(("=",))
+        self.stack.append(value)
+
+    def _sort(self, value: Tree) -> None:
+        if "useOp" in value:
+            self.operators.add(names_of(value["useOp"]))
+        self.stack.append(value)
+
+    def _cast(self, value: Tree) -> None:
+        argument = value.get("arg", {})
+        self._convert(value["typeName"], argument)
+        self.stack.append(argument)
+
+    def _type(self, value: Tree) -> None:
+        self._convert(value, None)
+
+    def _convert(self, type_: Tree, argument: Tree | None) -> None:
+        names = names_of(type_.get("names", ()))
+        if "pct_type" in type_ or not names:
+            raise _Found(Rule.TYPE, ".".join(names) + "%TYPE")
+        is_array = "arrayBounds" in type_
+        what: Tree | Source
+        if names in _TIMELESS or argument == {}:
+            what = NONE
+        elif argument is None:
+            what = UNKNOWN
+        elif "A_Const" in argument:
+            what = NONE
+        else:
+            what = argument
+            self.open = self.open or "ParamRef" not in argument
+        self.types.append((names, is_array, what, False))
+
+    def _parameter(self, value: Tree) -> None:
+        number = value.get("number", 0)
+        self.parameters = max(self.parameters, number)
+
+    def _indirection(self, value: Tree) -> None:
+        for part in value["indirection"]:
+            if "String" in part:
+                name = part["String"].get("sval", "")
+                if name in _SYSTEM_COLUMNS:
+                    raise _Found(Rule.SYSTEM_COLUMN, name, "leave the system column out")
+                self.attributes.add(("", name))
+                self.columns.add(name)
+            elif "A_Star" in part:
+                self.has_star = True
+        self.has_star = True  # a row, or an element of a composite type
+        self.stack.append(value)
+
+    def _collate(self, value: Tree) -> None:
+        self.collations.add(names_of(value.get("collname", ())))
+        self.stack.append(value)
+
+    def _sample(self, value: Tree) -> None:
+        if "repeatable" not in value:
+            raise _Found(Rule.RELATION, "TABLESAMPLE", "add REPEATABLE (seed)")
+        self.sampling.add(names_of(value.get("method", ())))
+        self.stack.append(value)
+
+
+_CLOCK_HINT: Final = (
+    "a literal that says now, today, tomorrow or yesterday may be the clock; pass it as a typed parameter"
+)
+_NEVER_HINTS: Final = {
+    **dict.fromkeys(
+        ("now", "transaction_timestamp", "statement_timestamp", "clock_timestamp"), "pass the time as a parameter"
+    ),
+    "age": "age(x, y) with a time of your own is cacheable",
+    "current_setting": "pass the value as a parameter",
+}
+_LOCKS: Final = {
+    "LCS_FORUPDATE": "FOR UPDATE",
+    "LCS_FORNOKEYUPDATE": "FOR NO KEY UPDATE",
+    "LCS_FORSHARE": "FOR SHARE",
+    "LCS_FORKEYSHARE": "FOR KEY SHARE",
+}
+_BETWEEN: Final = ((">=",), ("<=",), ("<",), (">",))
+# Frequent functions of one argument whose names are no types: whether they are calls needs no look at the argument.
+NO_TYPES: Final = frozenset(
+    """count sum avg min max lower upper length trim btrim ltrim rtrim abs round ceil floor sqrt array_agg json_agg jsonb_agg
+    string_agg bool_and bool_or every row_to_json to_json to_jsonb unnest cardinality md5 initcap reverse exists jsonb_array_elements
+    json_array_elements jsonb_object_keys json_build_array jsonb_build_array concat stddev variance first_value last_value""".split()
+)
+
+
+def _needs_source(argument: Tree) -> bool:
+    return "A_Const" not in argument and "ParamRef" not in argument
+
+
+_VISITORS: Final = {
+    "SelectStmt": _Walk._inner_select,
+    "larg": lambda walk, tree: walk._inner_select(tree) if "limitOption" in tree else walk.stack.append(tree),
+    "rarg": lambda walk, tree: walk._inner_select(tree) if "limitOption" in tree else walk.stack.append(tree),
+    "A_Const": _Walk._constant,
+    "ColumnRef": _Walk._column,
+    "RangeVar": _Walk._relation,
+    "relation": _Walk._relation,
+    "alias": _Walk._alias,
+    "join_using_alias": _Walk._alias,
+    "CommonTableExpr": _Walk._cte,
+    "FuncCall": _Walk._function,
+    "SQLValueFunction": _Walk._value_function,
+    "A_Expr": _Walk._operator,
+    "CaseExpr": _Walk._case,
+    "SubLink": _Walk._sublink,
+    "JoinExpr": _Walk._join,
+    "SortBy": _Walk._sort,
+    "TypeCast": _Walk._cast,
+    "typeName": _Walk._type,
+    "TypeName": _Walk._type,
+    "ParamRef": _Walk._parameter,
+    "A_Indirection": _Walk._indirection,
+    "CollateClause": _Walk._collate,
+    "RangeTableSample": _Walk._sample,
+}

@@ -1,0 +1,395 @@
+"""``resolve``: may this reading be cached in this database, and on what does it depend (caching rules 10–16).
+
+The second half of the decision: a ``Reading`` meets the ``Catalog`` under one effective search path and the parameter types of one
+Parse. Views are read as if their bodies stood in the text. The answer is the relations it is to be tagged with, or a rule and the
+object that triggered it. Unknown means no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hyperdrive.sql.audit import UNKNOWN_TYPE, TypeAudit
+from hyperdrive.sql.catalog import PG_CATALOG, Catalog, Function, Operator, Relation
+from hyperdrive.sql.infer import Inference
+from hyperdrive.sql.lists import SETTING_ONLY, is_never
+from hyperdrive.sql.reads import NO_TYPES, Call, Conversion, Names, Reading
+from hyperdrive.sql.rules import Refused, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Cacheable:
+    """Yes, as long as the catalog's epoch lasts."""
+
+    tags: tuple[int, ...]
+    """OIDs of relations, sorted: those named, those behind views, their descendants and partition roots. A change of any drops it."""
+    names: tuple[str, ...]
+    """The relations named or behind views, as users write them: for policies by table, and for ``explain``."""
+    scan: tuple[int, ...]
+    """Parameters, counted from 1, whose values must be scanned with ``has_clock_word`` at each Bind, in either format; a value
+    with a clock word means bypass (rule 16). NULL needs none."""
+    age_only: bool = False
+    """Some relation changes without an event (unlogged or foreign, by the operator's leave): only its age vouches for it."""
+
+
+_CATALOG_SCHEMAS: Final = frozenset(("pg_catalog", "information_schema", "pg_toast"))
+_KINDS: Final = {
+    "S": "sequence",
+    "f": "foreign table",
+    "c": "composite type",
+    "t": "TOAST table",
+    "i": "index",
+    "I": "partitioned index",
+}
+_MAX_DEPTH: Final = 30
+_TIMES: Final = frozenset((1083, 1266))
+"""OIDs of time and timetz."""
+
+
+def resolve(
+    reading: Reading, catalog: Catalog, path: Sequence[int], parameter_types: Sequence[int] = ()
+) -> Cacheable | Refused:
+    """Return what *reading* depends on, or why it cannot be cached.
+
+    *path* is the effective search path as ``catalog.path`` gives it; *parameter_types* are the OIDs exactly as in Parse, 0 where
+    the client left one to the server.
+    """
+    resolver = _Resolver(catalog, path, parameter_types)
+    refused = resolver.text(reading)
+    return resolver.answer(reading) if refused is None else refused
+
+
+def _audit(catalog: Catalog) -> TypeAudit:
+    """The catalog's one type audit."""
+    found = catalog.memo.get("audit")
+    if not isinstance(found, TypeAudit):
+        found = TypeAudit(catalog, lambda check: _judge_check(check, catalog))
+        catalog.memo["audit"] = found
+    return found
+
+
+def _judge_check(check: Reading, catalog: Catalog) -> Refused | None:
+    """A domain's CHECK: it reads nothing, and calls nothing but what may be called. Its names are qualified."""
+    if check.relations:
+        return Refused(Rule.RELATION, ".".join(check.relations[0]))
+    return _Resolver(catalog, (PG_CATALOG,), ()).text(check)
+
+
+class _Resolver:
+    __slots__ = ("age_only", "audit", "catalog", "depth", "named", "parameters", "path", "seen", "tags")
+
+    def __init__(self, catalog: Catalog, path: Sequence[int], parameters: Sequence[int]) -> None:
+        self.catalog = catalog
+        self.path = tuple(path) if PG_CATALOG in path else (PG_CATALOG, *path)
+        self.parameters = [0 if oid == UNKNOWN_TYPE else oid for oid in parameters]
+        self.audit = _audit(catalog)
+        self.tags: set[int] = set()
+        self.named: dict[str, None] = {}
+        self.seen: set[int] = set()
+        self.age_only = False
+        self.depth = 0
+
+    def answer(self, reading: Reading) -> Cacheable:
+        count = max(reading.parameters, len(self.parameters))
+        declared = [*self.parameters, *[0] * (count - len(self.parameters))]
+        scan = [number for number, oid in enumerate(declared, 1) if not oid or self._is_scanned(oid)]
+        return Cacheable(tuple(sorted(self.tags)), tuple(self.named), tuple(scan), self.age_only)
+
+    def _is_scanned(self, oid: int) -> bool:
+        # A leave that was given for data does not hold for parameters, which may become dates at run time then.
+        in_data = self.catalog.declarations.no_clock_words_in_data
+        return self.audit.holds_clock(oid) or (in_data and self.audit.holds_text(oid))
+
+    def text(self, reading: Reading) -> Refused | None:
+        """Judge a text, or a view's body: rules 10 and 12–16 in this order."""
+        relations: list[Relation] = []
+        for names in reading.relations:
+            relation = self.catalog.relation(names, self.path)
+            if relation is None:
+                if len(names) == 1 and names[0] in reading.cte_names:
+                    continue
+                return Refused(Rule.RELATION, ".".join(names), "there is no such relation in the search path")
+            relations.append(relation)
+        for relation in relations:
+            refused = self._relation(relation)
+            if refused is not None:
+                return refused
+        return self._contents(reading, relations)
+
+    def _contents(self, reading: Reading, relations: list[Relation]) -> Refused | None:
+        for method in reading.sampling:
+            if method[-1] not in ("system", "bernoulli") or not self._means_builtin(method):
+                return Refused(Rule.RELATION, f"TABLESAMPLE {method[-1]}")
+        for call in reading.calls:
+            refused = self._call(call)
+            if refused is not None:
+                return refused
+        return (
+            self._attributes(reading, relations)
+            or self._operators(reading)
+            or self._types(reading, relations)
+            or self._conversions(reading, relations)
+            or self._time_zone(reading, relations)
+        )
+
+    # --- rules 10, 12, 13 ---
+
+    def _relation(self, relation: Relation) -> Refused | None:
+        if relation.oid in self.seen:
+            return None
+        self.seen.add(relation.oid)
+        catalog = self.catalog
+        name = catalog.qualified(relation)
+        if catalog.schema_names.get(relation.schema) in _CATALOG_SCHEMAS:
+            return Refused(Rule.RELATION, name, "catalogs change without an event")
+        if relation.has_row_security:
+            return Refused(Rule.ROW_SECURITY, name, "row security shows each role other rows")
+        if relation.kind == "v":
+            self.named[name] = None
+            self.tags.add(relation.oid)
+            return self._view(relation, name)
+        family = catalog.descendants.get(relation.oid, frozenset((relation.oid,)))
+        for oid in family:
+            member = catalog.relations.get(oid)
+            refused = Refused(Rule.RELATION, str(oid)) if member is None else self._storage(member)
+            if refused is not None:
+                return refused
+        self.named[name] = None
+        self.tags |= family
+        if relation.is_partition:
+            self.tags |= catalog.ancestors.get(relation.oid, frozenset())
+        return None
+
+    def _storage(self, relation: Relation) -> Refused | None:
+        """Rule 10: rows that the origin logs, in a table that it keeps itself."""
+        name = self.catalog.qualified(relation)
+        if relation.has_row_security:
+            return Refused(Rule.ROW_SECURITY, name, "row security shows each role other rows")
+        if relation.kind in ("r", "p", "m") and relation.persistence == "p":
+            return None
+        what = _KINDS.get(relation.kind, "unlogged table" if relation.persistence == "u" else "temporary table")
+        if what in ("foreign table", "unlogged table"):
+            if self.catalog.declarations.allows_age_only(name):
+                self.age_only = True
+                return None
+            return Refused(Rule.RELATION, f"{what} {name}", "it changes without an event; allow it by age only")
+        return Refused(Rule.RELATION, f"{what} {name}")
+
+    def _view(self, view: Relation, name: str) -> Refused | None:
+        """Rule 12: the body counts as if it stood in the text; its names are qualified, or pg_catalog's."""
+        body = self.catalog.body(view.oid)
+        if isinstance(body, Refused):
+            return Refused(Rule.VIEW, name, body.hint, body)
+        if self.depth > _MAX_DEPTH:
+            return Refused(Rule.VIEW, name, "views are nested too deeply")
+        outer, self.path = self.path, (PG_CATALOG,)
+        parameters, self.parameters = self.parameters, []
+        self.depth += 1
+        try:
+            refused = self.text(body)
+        finally:
+            self.path, self.parameters = outer, parameters
+            self.depth -= 1
+        if refused is None or refused.rule in (Rule.RELATION, Rule.ROW_SECURITY, Rule.VIEW):
+            return refused
+        return Refused(Rule.VIEW, name, refused.hint, refused)
+
+    # --- rule 14 ---
+
+    def reachable(self, names: Names, arguments: int | None) -> list[Function]:
+        """Every overload that a call could mean."""
+        if len(names) > 2:
+            return []
+        found = [function for function in self.catalog.functions.get(names[-1], ()) if function.accepts(arguments)]
+        if len(names) == 1:
+            return [function for function in found if function.schema in self.path]
+        schema = self.catalog.schemas.get(names[0])
+        return [function for function in found if function.schema == schema]
+
+    def _call(self, call: Call) -> Refused | None:
+        candidates = self.reachable(call.names, call.arguments)
+        if call.arguments == 1 and call.names[-1] in NO_TYPES and self.catalog.type(call.names, self.path) is not None:
+            return Refused(Rule.TYPE, call.names[-1], "a type is called like a function of PostgreSQL's own")
+        for function in candidates:
+            refused = self.function(function, call.arguments)
+            if refused is not None:
+                return refused
+        if candidates:
+            return None
+        if call.arguments == 1 and self.catalog.type(call.names, self.path) is not None:
+            return None  # a cast in other words: judged with the conversions
+        return Refused(Rule.FUNCTION, f"{'.'.join(call.names)}()", "there is no such function in the search path")
+
+    def function(self, function: Function, arguments: int | None) -> Refused | None:
+        """Rule 14 for one overload."""
+        name = self.catalog.qualified(function)
+        if function.schema == PG_CATALOG:
+            if is_never(function.name, arguments):
+                return Refused(Rule.FUNCTION, f"{name}()")
+            if function.volatility == "i" or (function.volatility == "s" and function.name in SETTING_ONLY):
+                return None
+            return Refused(Rule.FUNCTION, f"{name}()", "compute it in the program")
+        return self._own_function(function, name, arguments)
+
+    def _own_function(self, function: Function, name: str, arguments: int | None) -> Refused | None:
+        declared = self.catalog.declarations
+        if name in declared.functions and function.volatility != "v" and not function.is_security_definer:
+            return self._declared(function, name)
+        if function.is_security_definer:
+            return Refused(Rule.FUNCTION, f"{name}()", "SECURITY DEFINER functions are never cached")
+        if function.volatility == "v":
+            return Refused(
+                Rule.FUNCTION,
+                f"{name}()",
+                f"ALTER FUNCTION {name} IMMUTABLE, if its result depends on its arguments only",
+            )
+        if function.volatility == "s":
+            return Refused(
+                Rule.FUNCTION, f"{name}()", "declare the tables that it reads, or mark it IMMUTABLE if it reads none"
+            )
+        if not declared.trust_immutable:
+            return Refused(
+                Rule.FUNCTION, f"{name}()", "user functions marked IMMUTABLE are not trusted, by configuration"
+            )
+        if function.defaults and (arguments is None or arguments < function.arguments):
+            return Refused(Rule.FUNCTION, f"{name}()", "pass every argument: its defaults are evaluated at each call")
+        return self._signature(function)
+
+    def _declared(self, function: Function, name: str) -> Refused | None:
+        for table in self.catalog.declarations.functions[name]:
+            relation = self.catalog.relation(tuple(table.split(".", 1)), self.path)
+            if relation is None:
+                return Refused(Rule.FUNCTION, f"{name}()", f"it is declared to read {table}, which does not exist")
+            refused = self._relation(relation)
+            if refused is not None:
+                return refused
+        return self._signature(function)
+
+    def _signature(self, function: Function) -> Refused | None:
+        for oid in (function.result, *function.argument_types):
+            refused = self.audit.refusal(oid)
+            if refused is not None:
+                return refused
+        return None
+
+    def _time_zone(self, reading: Reading, relations: list[Relation]) -> Refused | None:
+        """AT TIME ZONE turns a time into a timetz, whose offset is that of today (§5.1); so no time must be near."""
+        if not any(call.names[-1] == "timezone" for call in reading.calls):
+            return None
+        types = [
+            self.catalog.type(conversion.names, self.path)
+            for conversion in reading.conversions
+            if not conversion.is_call
+        ]
+        near = {type_.oid for type_ in types if type_ is not None} | set(self.parameters)
+        for relation in relations:
+            columns = self.catalog.columns.get(relation.oid, {})
+            near.update(oid for name, oid in columns.items() if reading.has_star or name in reading.columns)
+        for call in reading.calls:
+            for function in self.reachable(call.names, call.arguments):
+                if _TIMES.isdisjoint(function.argument_types):
+                    near.add(function.result)
+        if near.isdisjoint(_TIMES):
+            return None
+        return Refused(Rule.FUNCTION, "timezone()", "AT TIME ZONE beside values of type time is never cached")
+
+    def _attributes(self, reading: Reading, relations: list[Relation]) -> Refused | None:
+        """``t.f`` and ``(t).f`` call the function ``f`` where there is no column of that name (xfunc-sql, "field selection")."""
+        for qualifier, name in reading.attributes:
+            if name not in self.catalog.functions or self._is_column(qualifier, name, reading):
+                continue
+            for function in self.reachable((name,), 1):
+                if self.catalog.takes_rows(function):
+                    refused = self.function(function, 1)
+                    if refused is not None:
+                        return refused
+        return None
+
+    def _is_column(self, qualifier: str, name: str, reading: Reading) -> bool:
+        """True if *qualifier* can mean nothing but relations with a column *name*."""
+        meanings = [names for alias, names in reading.aliases if alias == qualifier]
+        for names in meanings:
+            relation = self.catalog.relation(names, self.path) if names else None
+            if relation is None or name not in self.catalog.columns.get(relation.oid, {}):
+                return False
+        return bool(meanings)
+
+    # --- rule 15 ---
+
+    def _operators(self, reading: Reading) -> Refused | None:
+        for names in reading.operators:
+            candidates = self.catalog.operators.get(names[-1], ())
+            if not candidates or len(names) > 2:
+                return Refused(Rule.OPERATOR, f"operator {'.'.join(names)}")
+            schema = self.catalog.schemas.get(names[0]) if len(names) == 2 else None
+            for operator in candidates:
+                if operator.schema == PG_CATALOG:
+                    continue
+                if operator.schema == schema if len(names) == 2 else operator.schema in self.path:
+                    refused = self._operator(operator)
+                    if refused is not None:
+                        return refused
+        return None
+
+    def _operator(self, operator: Operator) -> Refused | None:
+        function = self.catalog.function_by_oid.get(operator.function)
+        name = f"operator {self.catalog.qualified(operator)}"
+        if function is None or function.volatility != "i" or function.is_security_definer:
+            return Refused(Rule.OPERATOR, name, "mark its function IMMUTABLE, if it is")
+        if function.schema != PG_CATALOG and not self.catalog.declarations.trust_immutable:
+            return Refused(Rule.OPERATOR, name, "user functions marked IMMUTABLE are not trusted, by configuration")
+        return None
+
+    def _types(self, reading: Reading, relations: list[Relation]) -> Refused | None:
+        for relation in relations:
+            columns = self.catalog.columns.get(relation.oid, {})
+            for name, oid in columns.items():
+                if reading.has_star or name in reading.columns:
+                    refused = self.audit.refusal(oid)
+                    if refused is not None:
+                        column = f"{self.catalog.qualified(relation)}.{name}: {refused.object}"
+                        return Refused(refused.rule, column, refused.hint, refused.because)
+        for oid in self.parameters:
+            if oid:
+                refused = self.audit.refusal(oid)
+                if refused is not None:
+                    return refused
+        return None
+
+    def _means_builtin(self, names: Names) -> bool:
+        found = self.reachable(names, None)
+        return bool(found) and all(function.schema == PG_CATALOG for function in found)
+
+    # --- rules 15 and 16: conversions ---
+
+    def _conversions(self, reading: Reading, relations: list[Relation]) -> Refused | None:
+        inference: Inference | None = None
+        for conversion in reading.conversions:
+            type_ = self.catalog.type(conversion.names, self.path, conversion.is_array)
+            if type_ is None:
+                if conversion.is_call:
+                    continue
+                return Refused(Rule.TYPE, ".".join(conversion.names), "there is no such type in the search path")
+            refused = self.audit.refusal(type_.oid)
+            if refused is not None:
+                return refused
+            if self.catalog.declarations.no_clock_words_in_data or not self.audit.holds_clock(type_.oid):
+                continue
+            if inference is None:
+                inference = Inference(
+                    self.catalog, self.path, relations, reading.definitions, self.parameters, self.reachable
+                )
+            types = inference.types(conversion.source)
+            if types is None or any(self.audit.holds_text(oid) for oid in types):
+                return self._runtime(conversion)
+        return None
+
+    def _runtime(self, conversion: Conversion) -> Refused:
+        name = ".".join(conversion.names)
+        return Refused(
+            Rule.CLOCK_WORD,
+            f"{name}(…)" if conversion.is_call else f"…::{name}",
+            "the text may say 'today'; keep it in a column of that type, or declare that no data does",
+        )

@@ -1,0 +1,323 @@
+"""``targets``: which relations may a text change (caching rules §10.5)?
+
+The targets that the text names, closed over what happens behind them: partitions and inheritance, the base tables of updatable
+views, foreign keys that cascade. Whatever could run code that we do not see — triggers, rules, functions of users, DO, CALL,
+EXECUTE — makes it an *unknown write*, and DDL ends the epoch. Applied when the origin says that the transaction is over; a rollback
+changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from pglast.parser import ParseError, parse_sql_json
+
+from hyperdrive.sql.catalog import PG_CATALOG, Catalog, Function, Relation, Type
+from hyperdrive.sql.functions import HIDES_RELATIONS, RUNS_SQL
+from hyperdrive.sql.parse import MAX_PARSE_BYTES
+from hyperdrive.sql.reads import Names
+from hyperdrive.sql.text import decode
+from hyperdrive.sql.touched import Event, Touched, touched
+
+Tree: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """What a text may change, if it succeeds and its transaction commits."""
+
+    relations: frozenset[int] | None
+    """OIDs; empty: nothing that is ever cached. ``None``: an unknown write, which may have changed anything."""
+    ends_epoch: bool = False
+    """DDL, GRANT, roles, settings' defaults: every verdict and every entry of the database is void."""
+
+    def __or__(self, other: Writes) -> Writes:
+        relations = None if self.relations is None or other.relations is None else self.relations | other.relations
+        return Writes(relations, self.ends_epoch or other.ends_epoch)
+
+
+NOTHING: Final = Writes(frozenset())
+UNKNOWN: Final = Writes(None)
+UNKNOWN_AND_EPOCH: Final = Writes(None, ends_epoch=True)
+
+
+def targets(sql: bytes, catalog: Catalog, path: Sequence[int]) -> Writes:
+    """Return what the text *sql* may change in the database of *catalog*, run under the effective search path *path*.
+
+    Never raises. For sessions whose literals and encoding are ordinary (W-41, W-42); for others the answer is ``UNKNOWN``, and
+    so it is while there is no catalog.
+    """
+    if len(sql) > MAX_PARSE_BYTES:
+        return _too_long(sql)
+    try:
+        text, _ = decode(sql)
+        statements = json.loads(parse_sql_json(text)).get("stmts", ())
+        found = NOTHING
+        for raw in statements:
+            ((node, tree),) = raw["stmt"].items()
+            found |= _statement(node, tree, catalog, path)
+            if found is UNKNOWN_AND_EPOCH:
+                break
+        return found
+    except RecursionError:
+        return UNKNOWN_AND_EPOCH
+    except (ParseError, ValueError):  # a newer grammar than ours may run it
+        return UNKNOWN_AND_EPOCH
+
+
+def _too_long(sql: bytes) -> Writes:
+    """What is not parsed is unknown; only if it begins like data does it leave the epoch alone."""
+    first = sql[:12].lstrip().lower()
+    is_data = first.startswith((b"insert", b"update", b"delete", b"select")) and b";" not in sql.rstrip(b"; \t\r\n")
+    return UNKNOWN if is_data else UNKNOWN_AND_EPOCH
+
+
+_QUERIES: Final = frozenset(
+    ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "TruncateStmt", "CopyStmt", "ExplainStmt",
+     "DeclareCursorStmt")
+)  # fmt: skip
+# Sessions, cursors, locks, upkeep. A cursor's query counts where it is declared: it can only run in the same transaction.
+_HARMLESS: Final = frozenset(
+    """VariableSetStmt VariableShowStmt DiscardStmt DeallocateStmt PrepareStmt ListenStmt UnlistenStmt NotifyStmt ClosePortalStmt
+    FetchStmt LockStmt CheckPointStmt ConstraintsSetStmt VacuumStmt LoadStmt ReindexStmt ClusterStmt""".split()
+)
+_CODE: Final = frozenset(("CallStmt", "DoStmt", "ExecuteStmt"))
+
+
+def _statement(node: str, tree: Tree, catalog: Catalog, path: Sequence[int]) -> Writes:
+    if node in _QUERIES:
+        if "intoClause" in tree:
+            return UNKNOWN_AND_EPOCH
+        return _Closure(catalog, path).writes(touched(node, tree))
+    if node in _HARMLESS:
+        return NOTHING
+    if node == "TransactionStmt":
+        return UNKNOWN if tree.get("kind") == "TRANS_STMT_COMMIT_PREPARED" else NOTHING
+    if node == "RefreshMatViewStmt":
+        return _Closure(catalog, path).refresh(tree.get("relation", {}))
+    return UNKNOWN if node in _CODE else UNKNOWN_AND_EPOCH
+
+
+class _Unknown(Exception):
+    """No error: the answer is that there is none."""
+
+
+class _Closure:
+    """The closure over one catalog of what one statement touches."""
+
+    __slots__ = ("catalog", "ends_epoch", "found", "path", "read", "seen")
+
+    def __init__(self, catalog: Catalog, path: Sequence[int]) -> None:
+        self.catalog = catalog
+        self.path = tuple(path) if PG_CATALOG in path else (PG_CATALOG, *path)
+        self.found: set[int] = set()
+        self.seen: set[tuple[int, Event]] = set()
+        self.read: set[int] = set()
+        self.ends_epoch = False
+
+    def writes(self, what: Touched) -> Writes:
+        try:
+            self._targets(what)
+            self._code(what)
+        except _Unknown:
+            return UNKNOWN_AND_EPOCH if self.ends_epoch else UNKNOWN
+        return Writes(frozenset(self.found)) if self.found else NOTHING
+
+    def refresh(self, relation: Tree) -> Writes:
+        schema = relation.get("schemaname")
+        name = relation.get("relname", "")
+        found = self.catalog.relation((name,) if schema is None else (schema, name), self.path)
+        if found is None or not self._calls_are_harmless(found.oid):
+            return UNKNOWN
+        return Writes(frozenset((found.oid,)))
+
+    # --- targets ---
+
+    def _targets(self, what: Touched) -> None:
+        for names, event in what.targets:
+            relation = self.catalog.relation(names, self.path)
+            if relation is None:
+                raise _Unknown  # a temporary table, or one that is newer than the catalog: its triggers may do anything
+            if self.catalog.schema_names.get(relation.schema) in ("pg_catalog", "information_schema"):
+                self.ends_epoch = True
+                raise _Unknown
+            self._change(relation.oid, event)
+
+    def _change(self, oid: int, event: Event) -> None:
+        """Rows of the relation change: with all its descendants, and what follows from that."""
+        for member in self.catalog.descendants.get(oid, frozenset((oid,))):
+            if (member, event) not in self.seen:
+                self.seen.add((member, event))
+                self._change_one(member, event)
+
+    def _change_one(self, oid: int, event: Event) -> None:
+        relation = self.catalog.relations.get(oid)
+        if relation is None or oid in self.catalog.rules:
+            raise _Unknown
+        for function in self.catalog.triggers.get(oid, ()):
+            self._trigger(function)
+        if not self._calls_are_harmless(oid):
+            raise _Unknown
+        self.found.add(oid)
+        if relation.kind == "v":
+            self._change_behind(relation, event)
+        elif relation.kind not in ("r", "p", "f", "m"):
+            raise _Unknown
+        for key in self.catalog.foreign_keys_by_parent.get(oid, ()):
+            follows = _follows(event, key.on_update, key.on_delete)
+            if follows is not None:
+                self._change(key.child, follows)
+
+    def _trigger(self, oid: int) -> None:
+        """A trigger makes the write unknown, unless its function only looks at its row, or was declared."""
+        function = self.catalog.function_by_oid.get(oid)
+        if function is None:
+            raise _Unknown
+        if function.schema == PG_CATALOG:
+            if function.name not in _TAME_TRIGGERS:
+                raise _Unknown
+            return
+        tables = self.catalog.declarations.functions.get(self.catalog.qualified(function))
+        if tables is None:
+            raise _Unknown
+        for table in tables:
+            relation = self.catalog.relation(tuple(table.split(".", 1)), self.path)
+            if relation is None:
+                raise _Unknown
+            for event in (Event.INSERT, Event.UPDATE, Event.DELETE):
+                self._change(relation.oid, event)
+
+    def _change_behind(self, view: Relation, event: Event) -> None:
+        """An updatable view: whichever relation of its body is changed, it is one of them (sql-createview)."""
+        outer, self.path = self.path, (PG_CATALOG,)
+        body = self._body(view.oid)
+        for names in body.relations:
+            relation = self.catalog.relation(names, self.path)
+            if relation is not None:
+                self._change(relation.oid, event)
+            elif names[-1] not in body.cte_names:
+                raise _Unknown
+        self.path = outer
+
+    def _body(self, view: int) -> Touched:
+        found = self.catalog.memo.get(("body", view))
+        if isinstance(found, Touched):
+            return found
+        try:
+            ((node, tree),) = json.loads(parse_sql_json(self.catalog.view_bodies.get(view, "")))["stmts"][0][
+                "stmt"
+            ].items()
+        except (ParseError, ValueError, KeyError, RecursionError):
+            raise _Unknown from None
+        body = touched(node, tree)
+        self.catalog.memo["body", view] = body
+        return body
+
+    # --- code that may run on the way ---
+
+    def _code(self, what: Touched) -> None:
+        catalog = self.catalog
+        for call in what.calls:
+            for function in catalog.functions.get(call.names[-1], ()):
+                if self._is_meant(function.schema, call.names) and function.accepts(call.arguments):
+                    self._must_be_harmless(function)
+        for names in what.operators:
+            for operator in catalog.operators.get(names[-1] if names else "", ()):
+                if operator.schema != PG_CATALOG and self._is_meant(operator.schema, names):
+                    self._must_be_harmless(catalog.function_by_oid.get(operator.function))
+        for name in what.attributes:
+            for function in catalog.functions.get(name, ()):
+                if function.schema in self.path and function.accepts(1) and catalog.takes_rows(function):
+                    self._must_be_harmless(function)
+        for names in what.types:
+            type_ = catalog.type(names, self.path)
+            if type_ is not None:
+                self._type(type_)
+        for cast in catalog.own_casts:
+            if cast.function:
+                self._must_be_harmless(catalog.function_by_oid.get(cast.function))
+        for names in what.relations:
+            self._read(names, what)
+
+    def _is_meant(self, schema: int, names: Names) -> bool:
+        if len(names) == 1:
+            return schema in self.path
+        return len(names) != 2 or self.catalog.schemas.get(names[0]) == schema
+
+    def _read(self, names: Names, what: Touched) -> None:
+        relation = self.catalog.relation(names, self.path)
+        if relation is None:
+            if len(names) == 1 and names[0] in what.cte_names:
+                return
+            raise _Unknown  # a temporary view, for all we know
+        if relation.oid in self.read:
+            return
+        self.read.add(relation.oid)
+        if self.catalog.schema_names.get(relation.schema) in ("pg_catalog", "information_schema"):
+            return
+        if relation.has_row_security and not self._calls_are_harmless(relation.oid):
+            raise _Unknown
+        if relation.kind == "v":
+            outer, self.path = self.path, (PG_CATALOG,)
+            self._code(self._body(relation.oid))
+            self.path = outer
+
+    def _type(self, type_: Type) -> None:
+        if type_.kind == "d":
+            for oid in self.catalog.domain_calls.get(type_.oid, ()):
+                self._must_be_harmless(self.catalog.function_by_oid.get(oid))
+
+    def _calls_are_harmless(self, oid: int) -> bool:
+        """Defaults, checks, index expressions, policies, the query of a materialized view; and the domains of its columns."""
+        calls = set(self.catalog.hidden_calls.get(oid, ()))
+        for type_ in self.catalog.columns.get(oid, {}).values():
+            calls |= self.catalog.domain_calls.get(type_, set())
+        return all(self._is_harmless(self.catalog.function_by_oid.get(call)) for call in calls)
+
+    def _must_be_harmless(self, function: Function | None) -> None:
+        if not self._is_harmless(function):
+            raise _Unknown
+
+    def _is_harmless(self, function: Function | None) -> bool:
+        """True if calling it changes no rows. STABLE is no proof: it may call a VOLATILE function (xfunc-volatility)."""
+        if function is None:
+            return False
+        if function.schema == PG_CATALOG:
+            return function.name.encode() not in _RUNS
+        declared = self.catalog.declarations
+        if self.catalog.qualified(function) in declared.functions:
+            return not declared.functions[self.catalog.qualified(function)] or function.volatility != "v"
+        return function.volatility == "i" and declared.trust_immutable
+
+
+_RUNS: Final = RUNS_SQL | HIDES_RELATIONS
+_TAME_TRIGGERS: Final = frozenset(
+    ("suppress_redundant_updates_trigger", "tsvector_update_trigger", "tsvector_update_trigger_column")
+)
+
+
+def _follows(event: Event, on_update: str, on_delete: str) -> Event | None:
+    """What a change of the referenced relation does to the referencing one (ddl-constraints-fk); ``None``: nothing."""
+    match event:
+        case Event.TRUNCATE_CASCADE:
+            return Event.TRUNCATE_CASCADE
+        case Event.DELETE:
+            return {"c": Event.DELETE, "n": Event.UPDATE, "d": Event.UPDATE}.get(on_delete)
+        case Event.UPDATE:
+            return Event.UPDATE if on_update in _CASCADES else None
+        case _:
+            return None
+
+
+_CASCADES: Final = frozenset("cnd")
+
+
+def union(several: Iterable[Writes]) -> Writes:
+    """What a transaction of these may change."""
+    found = NOTHING
+    for one in several:
+        found |= one
+    return found

@@ -44,6 +44,7 @@ from hyperdrive.proxy.proxy import Proxy, ProxySettings
 from hyperdrive.proxy.sweep import Sweeper
 from hyperdrive.session.handshake import HandshakePolicy, Method
 from hyperdrive.session.login import ChannelBinding
+from hyperdrive.session.pipe import Eager, Switches
 from hyperdrive.tasks import spawn
 
 log = logging.getLogger("hyperdrive.app")
@@ -180,6 +181,13 @@ class App:
             max_clients=settings.max_client_connections,
             max_statements=settings.max_prepared_statements,
             pin_unknown=settings.pin_unknown,
+            switches=Switches(
+                hold_begin=settings.hold_begin,
+                eager_rollback=Eager(settings.eager_rollback),
+                eager_commit=settings.eager_commit,
+                local_settings=settings.local_settings,
+                known_statements=settings.known_statements,
+            ),
             write_high=settings.write_buffer_size,
             worker=self.member.number,
             database_names={name: settings.database(name).dbname for name in settings.databases},

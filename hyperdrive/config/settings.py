@@ -34,6 +34,7 @@ from hyperdrive.net.transport import SocketOptions
 from hyperdrive.pool.settings import PoolMode, PoolSettings
 
 POOL_MODE = choice("transaction", "session", "statement")
+EAGER = choice("off", "on", "always")
 AUTH_METHOD = choice("scram", "md5", "password", "cert", "trust")
 LOG_LEVEL = choice("debug", "info", "warning", "error")
 
@@ -271,6 +272,41 @@ class Settings:
         FLAG,
         False,
         "Whether a statement that cannot be classified keeps its server for the client until it leaves.",
+        live=True,
+    )
+    # ── round trips ──
+    hold_begin: bool = _setting(
+        FLAG,
+        True,
+        "Whether BEGIN is answered here and travels with the first statement, and a transaction that never reached the origin"
+        " ends here.",
+        "Round trips",
+        live=True,
+    )
+    eager_rollback: str = _setting(
+        EAGER,
+        "on",
+        "Whether ROLLBACK is answered at once and carried out behind. Its locks are released up to half a round trip later"
+        " than the client is told, so `on` leaves out transactions that took locks for others to wait for (LOCK, FOR UPDATE,"
+        " advisory locks); `always` does not.",
+        live=True,
+    )
+    eager_commit: bool = _setting(
+        FLAG,
+        True,
+        "Whether COMMIT of a transaction that provably only read is answered at once and carried out behind.",
+        live=True,
+    )
+    local_settings: bool = _setting(
+        FLAG,
+        True,
+        "Whether SET, RESET and SHOW of what the origin is known to accept are answered here; they travel with the next statement.",
+        live=True,
+    )
+    known_statements: bool = _setting(
+        FLAG,
+        True,
+        "Whether Parse and Describe of a statement that was described before are answered here, while the schema has not changed.",
         live=True,
     )
     # ── who may log in ──

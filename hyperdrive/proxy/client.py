@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("hyperdrive.proxy")
 
 CANCEL_AGAIN_SECONDS: Final = 0.01
+_HELD: Final[Op] = (0, b"", None)
+"""Stands for the scope that carried a held transaction: the session has kept it."""
+
 LINGER_SECONDS: Final = 10.0
 """How long a client that was told to go may take to read why."""
 
@@ -145,34 +148,51 @@ class ClientConnection(asyncio.Protocol):
                 if session.size > SHIP_ABOVE:
                     self.transport.pause_reading()
                 return
-            while session.needs_look:
-                reply = session.answer()
-                if reply is None:
-                    break
-                if reply:
-                    self.write(reply)
-                if not session.ops:
-                    return
+            if self._answered():
+                return
             server = self.context.pool.take()
             if server is None:
                 self._wait()
                 return
             self._link(server)
         else:
+            if server.session.is_at_rest and self._answered():
+                return
+            ended = session.end_ahead(server.session)
+            if ended is not None:
+                behind, reply = ended
+                server.transport.write(behind)
+                self.write(reply)
+                return
             self.reading = False
             self.resend = None
         self._send(server)
+
+    def _answered(self) -> bool:
+        """Answer here as much of the batch as needs no server; ``True`` if that was all of it."""
+        session = self.session
+        while session.needs_look:
+            reply = session.answer()
+            if reply is None:
+                return False
+            if reply:
+                self.write(reply)
+            if not session.ops:
+                return True
+        return False
 
     def _send(self, server: ServerConnection) -> None:
         """Compose for the linked *server* as far as that goes without its replies."""
         session = self.session
         state = server.session
         queue = state.queue
-        if not queue:
+        if state.is_at_rest or not queue:
             self.context.stats.origin_round_trips += 1
         while True:
             waiting = len(session.ops)
             data = session.compose(state)
+            if session.may_take_back:
+                self.resend = _HELD
             if data:
                 server.transport.write(data)
             if queue and queue[0].moves is not None:
@@ -351,10 +371,22 @@ class ClientConnection(asyncio.Protocol):
                 )
             )
             return
-        in_transaction = state.status != IDLE
-        if resend is not None and not in_transaction and not session.ops and not state.failed and not self._retried:
+        in_transaction = session.believes(state.status)
+        if resend is _HELD and not self._retried and not state.failed and session.take_back_held():
             self._retried = True
-            session.take_back(resend)
+            self.context.metrics.reads_retried += 1
+            self._ship()
+            return
+        if (
+            resend is not None
+            and resend is not _HELD
+            and not in_transaction
+            and not session.ops
+            and not state.failed
+            and not self._retried
+        ):
+            self._retried = True
+            session.take_back(resend[1])
             self.context.metrics.reads_retried += 1
             self._ship()
             return
@@ -363,7 +395,8 @@ class ClientConnection(asyncio.Protocol):
         committing = error.code == "08007"
         for entry in reversed(state.queue):
             session.dropped(entry)
-        out = session.lost(messages.error_message(error), state, failed_here=in_transaction and not committing)
+        told = state.refusal or messages.error_message(error)
+        out = session.lost(told, state, failed_here=in_transaction and not committing)
         if out:
             self.write(out)
         if session.terminated:

@@ -14,10 +14,12 @@ from cachetools import LRUCache
 
 from hyperdrive.clock import Clock
 from hyperdrive.pgwire import messages
+from hyperdrive.pgwire.framing import DATA_ROW, split
 from hyperdrive.pool.pool import Pool
 from hyperdrive.pool.settings import PoolMode
-from hyperdrive.session.client import Pipe
+from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.settings import Label, label, statement_for, values
+from hyperdrive.sql.verdict import Isolation
 
 if TYPE_CHECKING:
     from hyperdrive.proxy.client import ClientConnection
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 WELCOMES: Final = 1000
 """Sets of start-up settings remembered per pool."""
+
+_ISOLATION: Final = b"default_transaction_isolation"
+UNREPORTED: Final = (_ISOLATION, b"default_transaction_read_only", b"default_transaction_deferrable")
+_SHOW_UNREPORTED: Final = b"; ".join([b"SHOW " + name for name in UNREPORTED])
 
 APPLICATION_NAME: Final = b"application_name"
 _NAME_BYTES: Final = 63
@@ -55,6 +61,7 @@ class PoolContext:
         "base",
         "clients",
         "clock",
+        "defaults",
         "metrics",
         "mode",
         "pipe",
@@ -88,8 +95,11 @@ class PoolContext:
         self.base: Mapping[bytes, bytes] | None = None
         """Values reported by the server that logged in last, before anyone changed them."""
         self.welcomes: LRUCache[tuple[Label, bytes | None], Welcome] = LRUCache(WELCOMES)
+        self.defaults: Mapping[bytes, bytes] | None = None
+        """Settings that no server reports (``UNREPORTED``), as sessions of this pool begin with them; ``None``: not known."""
         self._forget = forget
         self._send_cancel = send_cancel
+        pipe.default_isolation = self.default_isolation
 
     @property
     def is_session_mode(self) -> bool:
@@ -103,7 +113,27 @@ class PoolContext:
             # Another version, role or configuration than before: nothing learned holds.
             self.base = view
             self.welcomes.clear()
+            self.defaults = None
+            self.pipe.accepted.clear()
+            self.pipe.end_epoch()
         return view
+
+    async def learn_defaults(self, server: ServerConnection) -> None:
+        """Ask a server that has just logged in for what it does not report; once until something changes.
+
+        Raises:
+            OriginLost: the connection broke meanwhile.
+        """
+        if self.defaults is None:
+            rows = [m[11:] for m in split(await server.ask(_SHOW_UNREPORTED))[0] if m[0] == DATA_ROW]
+            if len(rows) == len(UNREPORTED):
+                self.defaults = dict(zip(UNREPORTED, rows, strict=True))
+
+    def default_isolation(self, label_: Label) -> Isolation | None:
+        """The level of a transaction that names none; ``None`` if the session has changed it, or it is not known."""
+        if self.defaults is None or _ISOLATION in label_.items:
+            return None
+        return next((level for level in Isolation if level.value == (self.defaults or {}).get(_ISOLATION)), None)
 
     def forget(self, client: ClientConnection) -> bool:
         """*client* is leaving; ``False`` when it has left before."""

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from hyperdrive.errors import HyperdriveError, Kind
-from hyperdrive.metrics import counter, counters_by
+from hyperdrive.metrics import Saved, counter, counters_by
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ class DatabaseMetrics:
     released: int = counter(
         "Transactions that ended, single statements included; of a pipeline only the last one", family="transactions"
     )
+    origin_round_trips_saved: Counter[Saved] = counters_by("how", "Round trips that were not needed, by reason")
     #: those after which a pinned client, or one in session pooling, kept its server
     kept: int = counter("", family="transactions")
     abandoned: int = counter("Clients that left while they had a server", family="servers_abandoned")

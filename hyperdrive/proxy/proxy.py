@@ -12,6 +12,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from hyperdrive.clock import Clock
@@ -33,7 +34,7 @@ from hyperdrive.pool.interfaces import CloseReason, PoolKey
 from hyperdrive.pool.limits import Limits
 from hyperdrive.pool.pool import Pool
 from hyperdrive.pool.pools import MAX_COUNTED, OTHERS, Pools
-from hyperdrive.pool.settings import PoolSettings
+from hyperdrive.pool.settings import PoolMode, PoolSettings
 from hyperdrive.proxy.auth import UserDirectory
 from hyperdrive.proxy.client import ClientConnection
 from hyperdrive.proxy.connect import Origin, open_server, send_cancel
@@ -41,8 +42,9 @@ from hyperdrive.proxy.context import PoolContext, Welcome
 from hyperdrive.proxy.metrics import DatabaseMetrics, ProxyMetrics
 from hyperdrive.proxy.relay import Relay, asks_for_replication, open_relay
 from hyperdrive.proxy.server import ServerConnection
-from hyperdrive.session.client import Classify, ClientSession, Pipe
+from hyperdrive.session.client import ClientSession
 from hyperdrive.session.handshake import Admit
+from hyperdrive.session.pipe import Classify, Pipe, Switches
 from hyperdrive.session.server import IDLE
 from hyperdrive.session.settings import UNKNOWN, Label, label, transition
 from hyperdrive.session.statements import StatementRegistry
@@ -70,11 +72,17 @@ class ProxySettings:
     max_clients: int = 10_000
     max_statements: int = 200
     pin_unknown: bool = False
+    switches: Switches = field(default_factory=Switches)
+    """Which round trips are saved."""
     write_high: int = 256 * 1024
     worker: int = 0
     """Which worker this is: cancel keys tell it, so that a request finds the right one."""
     database_names: Mapping[str, str] = field(default_factory=dict)
     """What a database that clients ask for is called at the origin, where that differs."""
+
+    def switches_for(self, mode: PoolMode) -> Switches:
+        """Those of a pool in *mode*: statement pooling has no transactions to hold back."""
+        return replace(self.switches, hold_begin=False) if mode is PoolMode.STATEMENT else self.switches
 
 
 class ConsoleDoor(Protocol):
@@ -306,19 +314,24 @@ class Proxy:
         context = self._contexts.get(key)
         if pool is not None and context is not None and context.pool is pool:
             return context
+        mode = self._pool_settings(key).mode
+        stats = self._stats_of(key.database)
         pipe = Pipe(
             self._reader,
             StatementRegistry(),
             max_statements=self.settings.max_statements,
             pin_unknown=self.settings.pin_unknown,
             defaults_changed=self.pools.reconnect,
+            schema_changed=partial(self.schema_changed, key.database),
+            switches=self.settings.switches_for(mode),
+            saved=stats.origin_round_trips_saved,
         )
         context = PoolContext(
             pipe,
-            self._pool_settings(key).mode,
+            mode,
             self.clock,
             self.metrics,
-            self._stats_of(key.database),
+            stats,
             write_high=self.settings.write_high,
             forget=self._forget,
             send_cancel=self._send_cancel,
@@ -326,6 +339,12 @@ class Proxy:
         self._contexts[key] = context
         context.pool = self.pools.get(key)
         return context
+
+    def schema_changed(self, database: str) -> None:
+        """What is known of the statements of *database* may be wrong from now on."""
+        for key, context in self._contexts.items():
+            if key.database == database:
+                context.pipe.end_epoch()
 
     def contexts(self) -> list[PoolContext]:
         """The contexts of all pools."""
@@ -362,6 +381,7 @@ class Proxy:
         server.attach(opened.transport)
         if login.leftover:
             server.data_received(login.leftover)
+        await context.learn_defaults(server)
         return server
 
     def _send_cancel(self, server: ServerConnection) -> None:
@@ -385,6 +405,7 @@ class Proxy:
             context.write_high = settings.write_high
             context.pipe.max_statements = settings.max_statements
             context.pipe.pin_unknown = settings.pin_unknown
+            context.pipe.switches = settings.switches_for(context.mode)
         self.pools.change(pool_settings)
 
     def forget_unused(self) -> None:

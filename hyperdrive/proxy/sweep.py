@@ -66,7 +66,7 @@ class Sweeper:
             client.idle_sweeps = 0
             return
         client.idle_sweeps += 1
-        if server is not None and server.session.status != IDLE:
+        if client.session.is_holding or (server is not None and server.session.status != IDLE):
             if 0 < self._transaction_sweeps <= client.idle_sweeps:
                 self._end(client, "terminating connection due to idle-in-transaction timeout", "25P03")
         elif 0 < self._idle_sweeps <= client.idle_sweeps:

@@ -1,7 +1,8 @@
 """Answers that need no server, and what they change of what we keep ourselves.
 
-Only whole scopes of an idle session are answered here, and only what is known to be what the origin would say: the empty query,
-DISCARD ALL and DEALLOCATE of names that exist here alone, Close, and the query with which asyncpg's pool resets a connection.
+Only whole scopes are answered here, while no server works for the client, and only with what is known to be what the origin would
+say: the empty query, what ``transactions`` keeps, DISCARD ALL and DEALLOCATE of names that exist here alone, Close, and the query with
+which asyncpg's pool resets a connection.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import (
     BIND,
@@ -23,11 +25,12 @@ from hyperdrive.pgwire.framing import (
     QUERY,
     SYNC,
 )
-from hyperdrive.session.batch import RAW, Op, Pipe, name_at
-from hyperdrive.session.failures import Failures
+from hyperdrive.session.batch import RAW, Op, name_at
 from hyperdrive.session.outcome import PREPARED
+from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.settings import Label
 from hyperdrive.session.statements import NAME_BYTES
+from hyperdrive.session.transactions import Transactions
 from hyperdrive.sql.verdict import Kind, Verdict
 
 ASYNCPG_RESET: Final = b"SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
@@ -40,17 +43,18 @@ _ASYNCPG_RESET_REPLY: Final = (
 
 _NEVER_ALONE: Final = frozenset({RAW, COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH})
 _MAYBE_LOCAL: Final = frozenset({QUERY, PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, FLUSH})
+ONE_STATEMENT: Final = frozenset({b"PBE", b"PBDE", b"PDBE"})
+_PLAIN_BINDS: Final = frozenset({b"\0\0" + bytes(6), b"\0\0\0\0\0\0\0\1\0\0"})
+"""Bind of the unnamed statement to the unnamed portal, without parameters, with results as text."""
 
 
-class Answers(Failures):
+class Answers(Transactions):
     """The part of a client session that answers by itself."""
 
-    __slots__ = ("base_told", "unnamed", "unnamed_verdict")
+    __slots__ = ("unnamed", "unnamed_verdict")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
-        self.base_told = told
-        """What the client was told at login."""
         self.unnamed: bytes | None = None
         """The Parse message of the unnamed statement."""
         self.unnamed_verdict: Verdict | None = None
@@ -61,7 +65,7 @@ class Answers(Failures):
         return self.whole is None or self._awkward
 
     def answer(self) -> bytes | None:
-        """Replies to the whole batch if no server is needed for it; the session is idle and not linked.
+        """Replies to the whole batch if no server is needed for it; no server works for the session, or it is at rest.
 
         ``None``: a server is needed, and the batch stays as it is.
         """
@@ -82,20 +86,11 @@ class Answers(Failures):
             return b"".join(out) or None
         index = 0
         while index < len(ops):
-            kind, raw, verdict = ops[index]
-            if kind == QUERY:
-                reply = self._asyncpg_reset() if raw[5:-1] == ASYNCPG_RESET else self._local(verdict)
-                if reply is None:
-                    return self._keep_from(index, out) if out else None
-                self.unnamed = None  # as any Query does
-                out += [reply, messages.READY_IDLE]
-                index += 1
-                continue
-            scope = self._local_scope(index)
-            if scope is None:
+            found = self._local_query(index) if ops[index][0] == QUERY else self._local_scope(index)
+            if found is None:
                 return self._keep_from(index, out) if out else None
-            reply, index = scope
-            out.append(reply)
+            reply, index = found
+            out += [reply, self.ready]
         ops.clear()
         self.size = 0
         return b"".join(out)
@@ -104,44 +99,72 @@ class Answers(Failures):
         del self.ops[:index]
         return b"".join(out)
 
+    def _local_query(self, index: int) -> tuple[bytes, int] | None:
+        _, raw, verdict = self.ops[index]
+        if raw[5:-1] == ASYNCPG_RESET:
+            reply = self._asyncpg_reset()
+        elif verdict is None or not self._may_answer(verdict, index + 1):
+            return None
+        else:
+            single = verdict.single
+            described = self._description(single) if single is not None and single.kind is Kind.SHOW else b""
+            reply = described + self._local(verdict)
+        if reply is None:
+            return None
+        self.unnamed = None  # as any Query does
+        return reply, index + 1
+
     def _local_scope(self, start: int) -> tuple[bytes, int] | None:
-        """One extended scope of Close and Sync only, or of one local statement; with the index behind it."""
+        """One extended scope of Close only, of known descriptions, or of one local statement; with the index behind it."""
         ops = self.ops
-        out: list[bytes] = []
-        local: bytes | None = None
-        names: list[bytes] = []
-        for index in range(start, len(ops)):
-            kind, raw, verdict = ops[index]
-            if kind == SYNC:
-                for name in names:
-                    self._shared.pop(name, None)
-                if local is not None:
-                    verdict = verdict_of(ops[start])
-                    reply = self._local(verdict) or b""
-                    out.append(reply[len(tag_of(verdict)) :])  # ParameterStatus comes between tag and ReadyForQuery
-                    self.unnamed, self.unnamed_verdict = ops[start][1], ops[start][2]
-                return b"".join(out) + messages.READY_IDLE, index + 1
-            if kind == CLOSE and raw[5:6] == b"S" and raw[6:7] > b"\0":
-                names.append(name_at(raw, 6)[0][:NAME_BYTES])
-                out.append(messages.CLOSE_COMPLETE)
-            elif kind == PARSE and index == start and not raw[5] and verdict is not None and self._is_local(verdict):
-                local = messages.PARSE_COMPLETE
-                out.append(local)
-            elif kind == BIND and local is not None and raw[5:7] == b"\0\0":
-                out.append(messages.BIND_COMPLETE)
-            elif kind == DESCRIBE and local is not None and raw[6:] == b"\0":
-                out.append(messages.NO_DATA if raw[5:6] == b"P" else messages.NO_PARAMETERS + messages.NO_DATA)
-            elif kind == EXECUTE and local is not None and raw[5:6] == b"\0":
-                first = verdict_of(ops[start])
-                out.append(tag_of(first))
-            else:
+        end = next((index for index in range(start, len(ops)) if ops[index][0] == SYNC), 0)
+        if not end:
+            return None
+        scope = ops[start:end]
+        kinds = bytes([kind for kind, _, _ in scope])
+        if kinds in ONE_STATEMENT:
+            reply = self._run_scope(scope, end + 1)
+        else:
+            reply = self._close_scope(scope)
+        return None if reply is None else (reply, end + 1)
+
+    def _close_scope(self, scope: list[Op]) -> bytes | None:
+        names = []
+        for kind, raw, _ in scope:
+            if kind != CLOSE or raw[5:6] != b"S" or raw[6:7] <= b"\0":
                 return None
-        return None
+            names.append(name_at(raw, 6)[0][:NAME_BYTES])
+        for name in names:
+            self._shared.pop(name, None)
+        return messages.CLOSE_COMPLETE * len(names)
+
+    def _run_scope(self, scope: list[Op], behind: int) -> bytes | None:
+        verdict = plain_scope(scope)
+        if verdict is None or verdict.kind is Kind.EMPTY or not self._may_answer(verdict, behind):
+            return None
+        single = verdict.single
+        assert single is not None
+        described = self._description(single)
+        self.unnamed, self.unnamed_verdict = scope[0][1], verdict
+        return tell_scope(scope, described, self._local(verdict))
+
+    def _may_answer(self, verdict: Verdict, behind: int) -> bool:
+        """Whether the statement needs no server; *behind* is the index of what follows its scope.
+
+        BEGIN is held only if nothing waits behind it: what the client pipelined is one flight already (E-0).
+        """
+        if verdict.kind is Kind.EMPTY or self._is_local(verdict):
+            return True
+        single = verdict.single
+        if single is None or verdict.is_plain or not self._is_here(single):
+            return False
+        return single.kind is not Kind.BEGIN or behind == len(self.ops)
 
     def _is_local(self, verdict: Verdict) -> bool:
+        """Whether it concerns only names and values that exist here alone, in whatever state the transaction is."""
         kind = verdict.kind
         if kind is Kind.DISCARD_ALL:
-            return not self.journal.is_pinned
+            return self.held is None and self.live is None and not self.keeps_server and not self.journal.is_pinned
         if kind is Kind.DEALLOCATE_ALL:
             return not self._has_sql_prepared()
         if kind is Kind.DEALLOCATE:
@@ -150,52 +173,66 @@ class Answers(Failures):
             return single is not None and single.name in self._shared and not lent
         return False
 
-    def _local(self, verdict: Verdict | None) -> bytes | None:
-        """Carry out a statement that only concerns what we keep ourselves; its reply without ReadyForQuery."""
-        if verdict is None:
-            return None
+    def _local(self, verdict: Verdict) -> bytes:
+        """Carry out a statement that needs no server; its reply without description and ReadyForQuery."""
         if verdict.kind is Kind.EMPTY:
             return messages.EMPTY_QUERY_RESPONSE
+        single = verdict.single
+        assert single is not None
         if not self._is_local(verdict):
-            return None
+            return self._carry_out(single)
+        self.pipe.saved[Saved.DISCARD] += 1
         reply = tag_of(verdict)
         if verdict.kind is Kind.DEALLOCATE:
-            single = verdict.single
-            assert single is not None and single.name is not None
+            assert single.name is not None
             self._shared.pop(single.name, None)
             return reply
         self._shared.clear()
         if verdict.kind is Kind.DISCARD_ALL:
             self.journal.reset_here()
-            reply += self._tell_base()
+            reply += self._tell(self.base_told)
         return reply
-
-    def _tell_base(self) -> bytes:
-        """ParameterStatus for each value that goes back to what the client was told at login."""
-        told, self.told = self.told, self.base_told
-        if told is self.base_told:
-            return b""
-        return b"".join(
-            messages.parameter_status(name, value) for name, value in self.base_told.items() if told.get(name) != value
-        )
 
     def _asyncpg_reset(self) -> bytes | None:
         """What asyncpg sends whenever a connection goes back to its pool: nothing to do at the origin unless pinned (E-8)."""
-        if self.journal.is_pinned or any(
-            name in self.journal.wanted.items for name in (b"role", b"session_authorization")
+        if (
+            self.held is not None
+            or self.journal.is_pinned
+            or any(name in self.journal.wanted.items for name in (b"role", b"session_authorization"))
         ):
             return None
+        self.pipe.saved[Saved.DISCARD] += 1
         self.journal.reset_settings_here()
-        return _ASYNCPG_RESET_REPLY + self._tell_base()
+        return _ASYNCPG_RESET_REPLY + self._tell(self.base_told)
 
     def _has_sql_prepared(self) -> bool:
         return any(reason == PREPARED for reason, _ in self.journal.lasting or ())
 
 
-def verdict_of(op: Op) -> Verdict:
-    """The verdict of a Query or Parse op."""
-    assert op[2] is not None
-    return op[2]
+def plain_scope(scope: list[Op]) -> Verdict | None:
+    """Of Parse, Bind, Execute, perhaps with a Describe: the verdict, if it is one run of an unnamed statement without parameters."""
+    _, parsed, verdict = scope[0]
+    if parsed[5:6] != b"\0" or parsed[-2:] != b"\0\0":
+        return None
+    for kind, raw, _ in scope[1:]:
+        if kind == BIND:
+            is_plain = raw[5:] in _PLAIN_BINDS
+        else:
+            is_plain = raw[6:] == b"\0" if kind == DESCRIBE else raw[5:6] == b"\0"
+        if not is_plain:
+            return None
+    return verdict
+
+
+def tell_scope(scope: list[Op], description: bytes, reply: bytes) -> bytes:
+    """The replies to such a scope, in the client's order, without ReadyForQuery."""
+    out = []
+    for kind, raw, _ in scope:
+        if kind == DESCRIBE:
+            out += [messages.NO_PARAMETERS if raw[5:6] == b"S" else b"", description]
+        else:
+            out.append({PARSE: messages.PARSE_COMPLETE, BIND: messages.BIND_COMPLETE, EXECUTE: reply}[kind])
+    return b"".join(out)
 
 
 def tag_of(verdict: Verdict) -> bytes:

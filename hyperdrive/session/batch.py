@@ -7,7 +7,7 @@ in one piece. Knows no server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from hyperdrive.errors import ProtocolViolation
@@ -30,13 +30,12 @@ from hyperdrive.pgwire.framing import (
     read_length,
 )
 from hyperdrive.session import replies
+from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.replies import Expected
 from hyperdrive.session.settings import values
-from hyperdrive.session.statements import Named, StatementRegistry
+from hyperdrive.session.statements import Named
 from hyperdrive.sql.text import is_ascii_safe
 from hyperdrive.sql.verdict import Kind, Verdict
-
-Classify = Callable[[bytes], Verdict]
 
 STREAM_ABOVE: Final = 256 * 1024
 """A message that declares more bytes than this is passed on in pieces; its text is judged as one of unknown class."""
@@ -68,33 +67,9 @@ EXTENDED: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE})
 UNREAD: Final = Verdict(kind=Kind.UNKNOWN, statements=None)
 """The verdict of a text that was not read to its end."""
 
-_BEGIN: Final = Kind.BEGIN
 _ONE_QUERY: Final = (replies.QUERY,)
 _HEAD: Final = 4096
 """So much of a large message has to be there before it is passed on: the names at its front."""
-
-
-class Pipe:
-    """What a session shares with the others of its pool."""
-
-    __slots__ = ("defaults_changed", "max_statements", "pin_unknown", "reader", "registry")
-
-    def __init__(
-        self,
-        reader: Callable[[bool, bool], Classify],
-        registry: StatementRegistry,
-        *,
-        max_statements: int,
-        pin_unknown: bool,
-        defaults_changed: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.reader = reader
-        """``reader(ascii_safe, standard_strings)``: how texts are read in such a session (W-41, W-42)."""
-        self.defaults_changed = defaults_changed
-        """To be called when a client changed what later sessions begin with (ALTER ROLE … SET)."""
-        self.registry = registry
-        self.max_statements = max_statements
-        self.pin_unknown = pin_unknown
 
 
 def _shape(data: bytes) -> bytes:
@@ -177,6 +152,16 @@ class Batch:
             self._choose_reader()
         return True
 
+    def _tell(self, told: Mapping[bytes, bytes]) -> bytes:
+        """ParameterStatus for each value that goes back to what it was when the client had been *told* these."""
+        before, self.told = self.told, told
+        if before is told:
+            return b""
+        self._choose_reader()
+        return b"".join(
+            messages.parameter_status(name, value) for name, value in told.items() if before.get(name) != value
+        )
+
     def receive(self, data: bytes) -> bool:
         """Take in what the client sent; ``True`` when the batch should run now.
 
@@ -189,8 +174,7 @@ class Batch:
                 # The usual: one whole Query in one read.
                 verdict = self._classify(data[5:-1])
                 ops.append((QUERY, data, verdict))
-                # BEGIN by itself leaves nothing to remember: what follows in the transaction may.
-                if (verdict.is_plain or verdict.kind is _BEGIN) and data[-1] == 0:
+                if verdict.is_plain and data[-1] == 0:
                     self.whole = _ONE_QUERY
                 return True
             if data[-5:] == messages.SYNC and self._is_usual(data):
@@ -289,9 +273,11 @@ class Batch:
     def _look_around(self) -> None:
         self._awkward = self._streaming > 0 or self._skipping or self._failed_here
 
-    def take_back(self, op: Op) -> None:
-        """Put a read that was lost with its server back, to be sent to another one."""
-        self.receive(op[1])
+    def take_back(self, data: bytes) -> None:
+        """Put whole messages that were lost with their server back, to be sent to another one."""
+        begun, self._buffer = self._buffer, b""  # the client may be in the middle of its next message
+        self._cut(data)
+        self._buffer = begun
 
     def _whole_to_ops(self) -> None:
         if self.whole is not None:

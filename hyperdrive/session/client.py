@@ -26,9 +26,12 @@ from hyperdrive.pgwire.framing import (
     read_length,
 )
 from hyperdrive.session import replies
-from hyperdrive.session.batch import EXTENDED, POISON_OP, RAW, SHIP_ABOVE, Classify, Op, Pipe, shown
-from hyperdrive.session.extended import Extended, WaitError
+from hyperdrive.session.batch import EXTENDED, POISON_OP, RAW, SHIP_ABOVE, Op, shown
+from hyperdrive.session.endings import Endings
+from hyperdrive.session.extended import WaitError
+from hyperdrive.session.held import Held, Live
 from hyperdrive.session.outcome import PREPARED, Watch
+from hyperdrive.session.pipe import Classify, Pipe
 from hyperdrive.session.replies import Action, Expected, fake
 from hyperdrive.session.server import FAILED, IDLE, ServerSession
 from hyperdrive.session.settings import Label, transition
@@ -44,10 +47,10 @@ _NOT_IN_COPY: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, QUERY, F
 _PLAIN_ENDS: Final = {Kind.BEGIN: replies.QUERY, Kind.COMMIT: replies.COMMIT, Kind.ROLLBACK: replies.QUERY}
 
 
-class ClientSession(Extended):
+class ClientSession(Endings):
     """The protocol state of one client connection after login."""
 
-    __slots__ = ("_again", "_was_sent", "again_entries")
+    __slots__ = ("_again", "_held_ops", "_was_sent", "again_entries")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
@@ -56,6 +59,8 @@ class ClientSession(Extended):
         self.again_entries = 0
         """Entries of the reply queue that the scope sent last made; as many are left while none of its replies has come."""
         """What was sent last, if that was one scope which may be sent again."""
+        self._held_ops: bytes | None = None
+        """The scope that carried a held transaction to the server, while it may be sent to another one."""
 
     @property
     def is_pinned(self) -> bool:
@@ -95,12 +100,16 @@ class ClientSession(Extended):
         outstanding stays in the batch.
         """
         ops = self.ops
-        at_rest = not server.queue and not server.open_scope and server.status == IDLE
+        at_rest = server.is_at_rest
         if not server.queue:
             self._clears = False
         elif self._clears and not server.open_scope:
             return b""  # names and values that the origin is about to drop have to be seen dropped first
-        out = self._restore(server) if at_rest and server.label is not self.journal.wanted else []
+        out = self._restore(server) if at_rest else []
+        held, self.held = self.held, None
+        if held is not None:
+            out.append(self._begin(held, server))
+        mark = len(out), len(server.queue)
         whole = self.whole
         if whole is not None:
             if not (server.open_scope or self._awkward or server.copy_in or server.half_sent):
@@ -115,7 +124,7 @@ class ClientSession(Extended):
         done = 0
         sent = bool(server.half_sent)
         for kind, raw, verdict in ops:
-            if self._clears and server.queue and not server.open_scope:
+            if server.queue and not server.open_scope and (self._clears or self._must_wait(kind, server)):
                 break
             if kind == RAW:
                 if sent:
@@ -132,15 +141,63 @@ class ClientSession(Extended):
             else:
                 break
             done += 1
-        resendable = at_rest and not self._resent and 0 < done == len(ops) and ops[0][0] in (BIND, DESCRIBE)
+        resendable = at_rest and held is None and not self._resent and 0 < done == len(ops)
         self.again_entries = len(server.queue) - before
-        self._again = b"".join([raw for _, raw, _ in ops]) if resendable and self.size < SHIP_ABOVE else None
+        self._again = None
+        if resendable and ops[0][0] in (BIND, DESCRIBE) and self.size < SHIP_ABOVE:
+            self._again = b"".join([raw for _, raw, _ in ops])
         del ops[:done]
         if not ops:
             self.size = 0
         server.half_sent = self._streaming if sent else 0
         self._look_around()
+        if held is not None and mark == (len(out), len(server.queue)):
+            out.append(messages.FLUSH)  # nothing that was sent makes the origin speak
         return b"".join(out)
+
+    def _begin(self, held: Held, server: ServerSession) -> bytes:
+        """What was held back goes ahead of the client's scope, in the same write (E-2)."""
+        data, entries = held.compose()
+        server.queue.extend(entries)
+        server.unnamed = None
+        server.attention = True
+        self.live = Live(held)
+        self._held_ops = None
+        ops = self.ops
+        if self.size < SHIP_ABOVE and not self._streaming and all(self._is_plain_op(*op) for op in ops):
+            self._held_ops = b"".join([raw for _, raw, _ in ops])
+        return data
+
+    def _is_plain_op(self, kind: int, raw: bytes, verdict: Verdict | None) -> bool:
+        """It does not end a transaction, so that nothing of it has happened if its server is lost before it answers."""
+        if kind == BIND and verdict is None:
+            verdict = self._verdict_of_bind(raw)
+        elif kind in (DESCRIBE, EXECUTE, SYNC, FLUSH):
+            return True
+        return verdict is not None and verdict.kind is Kind.PLAIN
+
+    @property
+    def may_take_back(self) -> bool:
+        """What was sent last carried a held transaction; if nothing comes back it may go to another server."""
+        return self._held_ops is not None
+
+    def take_back_held(self) -> bool:
+        """The server was lost before it said anything: the transaction is held again, and its first scope waits for another one.
+
+        ``False``: it cannot be known that nothing has happened.
+        """
+        live, again = self.live, self._held_ops
+        if live is None or live.is_confirmed or again is None or self.ops or self._streaming:
+            return False
+        self.held, self.live, self._held_ops = live.held, None, None
+        self._skipping = False
+        self.take_back(again)
+        return True
+
+    def _must_wait(self, kind: int, server: ServerSession) -> bool:
+        """One scope only behind what was held: if that failed, a second one would run in autocommit (E-0)."""
+        live = self.live
+        return live is not None and not live.is_confirmed and kind in _NOT_IN_COPY and server.carries_scope
 
     def compose_whole(self, server: ServerSession) -> bytes:
         """The usual batch in one piece, for a server whose scopes are all closed and whose settings are the client's.
@@ -148,7 +205,7 @@ class ClientSession(Extended):
         Empty if it lacks the statement that is needed: then ``compose``.
         """
         whole = self.whole
-        if whole is None or self._awkward:
+        if whole is None or self._awkward or self.held is not None:
             return b""
         kind, data, verdict = self.ops[0]
         if kind == BIND:
@@ -163,25 +220,38 @@ class ClientSession(Extended):
             name = shared.name
             length = read_length(data, 1)[0] + len(name) - len(named.name)
             data = b"B" + length.to_bytes(4, "big") + b"\0" + name + data[6 + len(named.name) :]
+            sql = shared.sql if self.live is not None else b""
         elif kind == PARSE:
             self.unnamed = server.unnamed = data
             self.unnamed_verdict = verdict
+            sql = self._bound_sql(b"") if self.live is not None else b""
         else:
             self.unnamed = server.unnamed = None
+            sql = data[5:-1] if self.live is not None else b""
         if self._portals:
             self._portals.pop(b"", None)
+        if self.live is not None:
+            self.live.note(verdict, sql)
         self.ops.clear()
         self.whole = None
         server.queue.extend(whole)
         return data
 
     def _restore(self, server: ServerSession) -> list[bytes]:
-        """The settings that the server lacks or has too many, as a scope of their own ahead of the client's (E-0.5)."""
-        sql = transition(server.label, self.journal.wanted)
-        server.label = self.journal.actual = self.journal.wanted
+        """The settings that the server lacks or has too many, as a scope of their own ahead of the client's (E-0.5).
+
+        Ahead of a held transaction those from before its BEGIN; what was set in it travels with it.
+        """
+        if self.held is not None:
+            wanted = self.held.label
+        else:
+            wanted = self.journal.wanted
+            self.journal.actual = wanted
+        sql = transition(server.label, wanted)
+        server.label = wanted
         if not sql:
             return []
-        server.queue.append(replies.SKIP_QUERY)
+        server.queue.append(replies.RESTORE)
         server.unnamed = None
         return [messages.query(sql)]
 
@@ -230,7 +300,7 @@ class ClientSession(Extended):
             if server.queue or server.open_scope:
                 return False
             if server.status != FAILED and verdict.kind is not Kind.DISCARD_ALL:
-                reply = self._local(verdict) or b""
+                reply = self._local(verdict)
                 server.queue.append(fake(reply + messages.ready_for_query(server.status)))
                 return True
         if verdict is not None and verdict.kind is Kind.DEALLOCATE and server.queue and not server.open_scope:
@@ -238,6 +308,8 @@ class ClientSession(Extended):
         if server.open_scope:
             server.spoiled = True
         self._check_currval(verdict, server)
+        if self.live is not None:
+            self.live.note(verdict, raw[5:-1])
         if verdict is not None and verdict.statements is not None and not verdict.is_plain:
             single = verdict.single
             if verdict.kind is Kind.PREPARE and single is not None and single.name in self._shared:
@@ -263,7 +335,7 @@ class ClientSession(Extended):
             server.queue.append(_PLAIN_ENDS[verdict.kind])
             return True
         self._before(verdict, server)
-        server.queue.append(Expected("Q", watch=self._watch(verdict)))
+        server.queue.append(Expected("Q", watch=self._watch(verdict, server)))
         return True
 
     def _lend_name(self, verdict: Verdict, server: ServerSession, out: list[bytes]) -> None:
@@ -302,9 +374,11 @@ class ClientSession(Extended):
 
     def _function_call(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         """The fast-path call: as a write of unknown class (W-47)."""
+        if self.live is not None:
+            self.live.note(None, b"")
         out.append(raw)
         self.journal.completed_unknown()
-        server.attention = True
+        server.attention = server.journalled = True
         server.queue.append(replies.FUNCTION_CALL)
 
     def _copy(self, kind: int, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
@@ -340,7 +414,12 @@ class ClientSession(Extended):
 
     def settle(self, status: int, *, failed: bool, at_rest: bool) -> None:
         """A scope ended with *status*."""
+        self._heard(failed=failed)
+        if self.live is not None:
+            self.live.is_confirmed = True
+            self._held_ops = None
         if status == IDLE:
+            self.live = None
             self.journal.settle(failed=failed)
             if at_rest:
                 self._portals = None

@@ -14,9 +14,10 @@ from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import read_length
 from hyperdrive.session import replies
 from hyperdrive.session.answers import Answers, tag_of
-from hyperdrive.session.batch import UNREAD, Pipe, first_message, name_at, shown
+from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
 from hyperdrive.session.failures import ABORTED_TEXT
 from hyperdrive.session.outcome import PREPARED, Parameters, Watch
+from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.replies import Action, Expected, fake
 from hyperdrive.session.server import FAILED, IDLE, ServerSession
 from hyperdrive.session.settings import Label
@@ -66,14 +67,12 @@ def _accepts(server: ServerSession) -> bool:
 class Extended(Answers):
     """The part of a client session that composes the messages of the extended protocol."""
 
-    __slots__ = ("_bound_here", "_clears", "_parsed_here", "keeps_server", "serial")
+    __slots__ = ("_bound_here", "_clears", "_parsed_here", "serial")
 
     _last_serial = 0
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
-        self.keeps_server = False
-        """Session pooling."""
         self.serial: int | None = None
         """Stands for the session in the key of statements that it shares with nobody."""
         self._clears = False
@@ -240,6 +239,8 @@ class Extended(Answers):
                 )
                 server.queue.append(found.bind)
         server.open_scope = True
+        if self.live is not None:
+            self.live.note(verdict, self._bound_sql(name))
         if verdict is not None and verdict.is_plain:
             if self._portals:
                 self._portals.pop(portal, None)
@@ -248,6 +249,14 @@ class Extended(Answers):
             self._portals = {}
         self._portals[portal] = (verdict, Parameters(raw, rest))
         self._bound_here = {*self._bound_here, portal}
+
+    def _bound_sql(self, name: bytes) -> bytes:
+        """The text of the statement that Bind names."""
+        named = self._shared.get(name[:NAME_BYTES]) if name else None
+        if named is not None:
+            return named.statement.sql
+        unnamed = self.unnamed or b""
+        return unnamed[6 : unnamed.find(b"\0", 6)]
 
     def _describe(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         server.open_scope = True
@@ -288,7 +297,7 @@ class Extended(Answers):
                 self._check_currval(verdict, server)
                 out.append(raw)
                 self._before(verdict, server)
-                server.queue.append(Expected("E", watch=self._watch(verdict, parameters)))
+                server.queue.append(Expected("E", watch=self._watch(verdict, server, parameters)))
                 return
         out.append(raw)
         server.queue.append(replies.EXECUTE)
@@ -306,7 +315,10 @@ class Extended(Answers):
         server.queue.append(entry)
         return True
 
-    def _watch(self, verdict: Verdict | None, parameters: Parameters | None = None) -> Watch:
+    def _watch(self, verdict: Verdict | None, server: ServerSession, parameters: Parameters | None = None) -> Watch:
+        single = verdict.single if verdict is not None else None
+        if single is not None:
+            self._ask(single, alone=not any(entry.ends_scope and entry not in replies.AHEAD for entry in server.queue))
         if verdict is not None and any(statement.kind in _CLEARS for statement in verdict.statements or ()):
             self._clears = True
         return Watch(self, verdict.statements if verdict is not None else None, parameters)

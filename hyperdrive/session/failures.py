@@ -11,10 +11,12 @@ from typing import Final
 
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import BIND, CLOSE, DESCRIBE, EXECUTE, FUNCTION_CALL, PARSE, QUERY, SYNC
-from hyperdrive.session.batch import EXTENDED, Batch, Pipe, name_at, shown
+from hyperdrive.session.batch import EXTENDED, Batch, name_at, shown
+from hyperdrive.session.held import Held, Live
 from hyperdrive.session.outcome import Journal, Parameters
+from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.replies import Action
-from hyperdrive.session.server import ServerSession
+from hyperdrive.session.server import IDLE, ServerSession
 from hyperdrive.session.settings import Label
 from hyperdrive.session.statements import NAME_BYTES
 from hyperdrive.sql.verdict import Kind, Verdict
@@ -26,25 +28,50 @@ _ABORTED: Final = messages.error_response(ABORTED_TEXT, "25P02")
 class Failures(Batch):
     """The part of a client session that says what went wrong."""
 
-    __slots__ = ("_portals", "_untold", "journal")
+    __slots__ = ("_portals", "_told_back", "_untold", "held", "journal", "keeps_server", "live")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, told)
         self.journal = Journal(base)
         self._portals: dict[bytes, tuple[Verdict | None, Parameters | None]] | None = None
         """Open portals whose statements are not plain."""
+        self.keeps_server = False
+        """Session pooling."""
+        self.held: Held | None = None
+        """The transaction that the client has begun and no server knows of."""
+        self.live: Live | None = None
+        """The transaction that was held and has been sent."""
+        self._told_back: Mapping[bytes, bytes] | None = None
+        """What the client had been told before the transaction that was lost."""
         self._untold = b""
         """The error that began this, if the client was owed nothing when it happened."""
+
+    @property
+    def ready(self) -> bytes:
+        """ReadyForQuery of a client that no server works for."""
+        if self._failed_here:
+            return messages.READY_FAILED
+        return messages.READY_IDLE if self.held is None else messages.READY_IN_TRANSACTION
+
+    def believes(self, status: int) -> bool:
+        """Whether the client believes in a transaction when its server, whose *status* came last, is lost.
+
+        One that was held and sent counts from the moment it was begun here.
+        """
+        return status != IDLE or (self.live is not None and not self.live.is_confirmed)
 
     def refuse(self, error: bytes, *, failed_here: bool = False) -> bytes:
         """The batch cannot run: *error* for each of its scopes, and what is left of an open scope is skipped.
 
-        *failed_here*: the client believes in a transaction that no longer exists anywhere (FAILED_HERE).
+        *failed_here*: the client believes in a transaction that no longer exists anywhere (FAILED_HERE). In HELD it always does:
+        a driver told ``I`` would go on in autocommit (E-2).
         """
         out: list[bytes] = []
         self._whole_to_ops()
-        self._failed_here = failed_here
-        ready = messages.READY_FAILED if failed_here else messages.READY_IDLE
+        if self.held is not None:
+            self._told_back = self.held.told
+        self._failed_here = failed_here = failed_here or self.held is not None
+        ready = self.ready
         is_open = False
         for kind, _, _ in self.ops:
             if kind in (QUERY, FUNCTION_CALL) and not is_open:
@@ -68,7 +95,11 @@ class Failures(Batch):
         """
         out: list[bytes] = []
         self._whole_to_ops()
-        ready = messages.READY_FAILED if failed_here else messages.READY_IDLE
+        self._failed_here = failed_here
+        if failed_here:
+            self._told_back = self.live.held.told if self.live is not None else None
+        self.live = None
+        ready = self.ready
         told = False
         for entry in server.queue:
             if entry.action is Action.SKIP:
@@ -85,10 +116,10 @@ class Failures(Batch):
         if not out and failed_here:
             self._untold = error
         self._skipping = is_open
-        self._failed_here = failed_here
         self._look_around()
         self._portals = None
-        self.journal.abandoned()
+        if self.held is None:
+            self.journal.abandoned()
         if self.ops:
             if is_open:
                 self._skip_here(out)
@@ -103,7 +134,7 @@ class Failures(Batch):
             if kind == SYNC:
                 self._skipping = False
                 self._look_around()
-                out.append(messages.READY_FAILED if self._failed_here else messages.READY_IDLE)
+                out.append(self.ready)
                 del ops[: index + 1]
                 return
         ops.clear()
@@ -117,40 +148,38 @@ class Failures(Batch):
         """FAILED_HERE: the transaction is lost, and only its end is accepted, as in PostgreSQL (25P02)."""
         self._whole_to_ops()
         out: list[bytes] = []
-        exiting = False
+        exit_: Verdict | None = None
         while self.ops:
             if self._skipping:
                 self._skip_here(out)
                 continue
             kind, raw, verdict = self.ops.pop(0)
-            if kind == BIND and not exiting:
+            if kind == BIND and exit_ is None:
                 verdict = self._verdict_of_bind(raw)
             aborted, self._untold = self._untold or _ABORTED, b""
-            ends = verdict is not None and verdict.kind in (Kind.ROLLBACK, Kind.COMMIT) and not _chains(verdict)
+            exits = verdict is not None and self._is_exit(verdict)
             if kind == QUERY:
-                if ends:
-                    self._failed_here = False
-                    out += [messages.command_complete(b"ROLLBACK"), messages.READY_IDLE]
+                if exits:
+                    out += [self._exit(verdict), self.ready]
                     break
                 if verdict is not None and verdict.kind is Kind.EMPTY:
                     out += [messages.EMPTY_QUERY_RESPONSE, messages.READY_FAILED]
                 else:
                     out += [_no_savepoint(verdict) or aborted, messages.READY_FAILED]
             elif kind == SYNC:
-                out.append(messages.READY_IDLE if not self._failed_here else messages.READY_FAILED)
+                out.append(self.ready)
                 if not self._failed_here:
                     break
-            elif kind == PARSE and ends:
+            elif kind == PARSE and exits:
                 out.append(messages.PARSE_COMPLETE)
-                exiting = True
-            elif kind == BIND and (exiting or ends):
-                exiting = True
+                exit_ = verdict
+            elif kind == BIND and (exit_ is not None or exits):
+                exit_ = exit_ or verdict
                 out.append(messages.BIND_COMPLETE)
-            elif exiting and kind == DESCRIBE:
+            elif exit_ is not None and kind == DESCRIBE:
                 out.append(messages.NO_DATA)
-            elif exiting and kind == EXECUTE:
-                out.append(messages.command_complete(b"ROLLBACK"))
-                self._failed_here = False
+            elif exit_ is not None and kind == EXECUTE:
+                out.append(self._exit(exit_))
             elif kind == CLOSE:
                 out.append(messages.CLOSE_COMPLETE)
             elif kind in EXTENDED or kind == FUNCTION_CALL:
@@ -158,6 +187,24 @@ class Failures(Batch):
                 self._skipping = kind != FUNCTION_CALL
         self._look_around()
         return b"".join(out)
+
+    def _is_exit(self, verdict: Verdict) -> bool:
+        if verdict.kind is Kind.ROLLBACK_TO and self.held is not None and verdict.single is not None:
+            return self.held.has(verdict.single.name)
+        return verdict.kind in (Kind.ROLLBACK, Kind.COMMIT) and not _chains(verdict)
+
+    def _exit(self, verdict: Verdict | None) -> bytes:
+        """The failed transaction ends, or goes back to a savepoint that was held; reply without ReadyForQuery."""
+        assert verdict is not None
+        self._failed_here = False
+        told, self._told_back = self._told_back, None
+        if verdict.kind is Kind.ROLLBACK_TO and self.held is not None and verdict.single is not None:
+            told = self.held.cut(verdict.single.name)
+            self.journal.completed(verdict.single, b"ROLLBACK")
+        else:
+            self.held = None
+            self.journal.settle(failed=True)
+        return messages.command_complete(b"ROLLBACK") + (self._tell(told) if told is not None else b"")
 
 
 def _no_savepoint(verdict: Verdict | None) -> bytes:

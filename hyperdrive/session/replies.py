@@ -147,12 +147,27 @@ FUNCTION_CALL: Final = Expected("F")
 COMMIT: Final = Expected("Q")
 """A Query that is COMMIT alone, in a transaction of which nothing has to be remembered."""
 
-SKIP_PARSE: Final = Expected("P", Action.SKIP)
-SKIP_BIND: Final = Expected("B", Action.SKIP)
-SKIP_EXECUTE: Final = Expected("E", Action.SKIP)
 SKIP_CLOSE: Final = Expected("C", Action.SKIP)
 SKIP_SYNC: Final = Expected("S", Action.SKIP)
 SKIP_QUERY: Final = Expected("Q", Action.SKIP)
+
+RESTORE: Final = Expected("Q", Action.SKIP)
+"""Settings that go ahead of the client's scope: no scope of the client's ends with it."""
+
+HELD_PARSE: Final = Expected("P", Action.SKIP)
+HELD_BIND: Final = Expected("B", Action.SKIP)
+HELD_EXECUTE: Final = Expected("E", Action.SKIP)
+HELD_CLOSE: Final = Expected("C", Action.SKIP)
+HELD: Final = frozenset({HELD_PARSE, HELD_BIND, HELD_EXECUTE, HELD_CLOSE})
+"""The steps of what was held back: it was answered already, so none of them may fail."""
+
+END_COMMIT: Final = Expected("Q", Action.SKIP, payload=b"COMMIT")
+END_ROLLBACK: Final = Expected("Q", Action.SKIP, payload=b"ROLLBACK")
+ENDS: Final = frozenset({END_COMMIT, END_ROLLBACK})
+"""The end of a transaction that the client was told of already: ``payload`` is the tag that must come."""
+
+AHEAD: Final = ENDS | {RESTORE}
+"""Scopes of our own that the client's may follow without waiting."""
 
 COPY_ENDS: Final = Expected("copy ends", Action.FAKE)
 """Stands where the client ended a copy ahead of CopyInResponse: a Sync before it gives no reply, one behind it does (W-30)."""

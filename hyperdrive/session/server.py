@@ -71,9 +71,11 @@ class ServerSession:
         "failed",
         "fatal",
         "half_sent",
+        "journalled",
         "label",
         "open_scope",
         "queue",
+        "refusal",
         "spoiled",
         "statements",
         "status",
@@ -100,7 +102,11 @@ class ServerSession:
         self.failed = False
         """An error was seen in the scope that is under way."""
         self.attention = False
-        """Something was journalled since the session was last idle: it has to be told of ReadyForQuery."""
+        """The client's session has to be told of ReadyForQuery: something was journalled, or a transaction that it held is under way."""
+        self.journalled = False
+        """Something was journalled since the session was last idle."""
+        self.refusal: bytes | None = None
+        """The origin's error to something that the client had been told was done: the client gets it, and the connection ends."""
         self.broken: HyperdriveError | None = None
         """The connection cannot be used any longer."""
         self.spoiled = False
@@ -124,6 +130,31 @@ class ServerSession:
     def is_mid_message(self) -> bool:
         """The client has the first part of a row whose rest has not come."""
         return self._through > 0
+
+    @property
+    def is_at_rest(self) -> bool:
+        """It does nothing for its client but end a transaction of which the client has heard the end."""
+        queue = self.queue
+        return (
+            self.status == IDLE
+            and not self.open_scope
+            and not self.copy_in
+            and not self.half_sent
+            and (not queue or (len(queue) == 1 and queue[0] in replies.ENDS))
+        )
+
+    @property
+    def carries_scope(self) -> bool:
+        """A scope of the client's is under way."""
+        return any(entry.ends_scope and entry not in replies.AHEAD for entry in self.queue)
+
+    def end_behind(self, entry: Expected, label: Label) -> None:
+        """The client was told that its transaction has ended; the message that ends it, and gives *entry*, is on its way."""
+        self.queue.append(entry)
+        self.status = IDLE
+        self.label = label
+        self.unnamed = None
+        self.attention = self.journalled = False
 
     # --- bytes in -----------------------------------------------------------------------------------------------------------
 
@@ -243,13 +274,15 @@ class ServerSession:
             raise LedgerMismatch(f"the database sent {chr(kind)!r} where {head!r} was under way")
         if head.action is Action.REPLACE:
             raise LedgerMismatch("the database accepted a statement that does not exist")
+        if head in replies.ENDS and kind == COMMAND_COMPLETE and data[start + 5 : end - 1] != head.payload:
+            raise LedgerMismatch("a transaction ended otherwise than its client was told")
         if kind in (COPY_IN_RESPONSE, COPY_BOTH_RESPONSE):
             self._copy_begins()
         elif head.watch is not None and kind in (COMMAND_COMPLETE, EMPTY_QUERY_RESPONSE, PORTAL_SUSPENDED):
             tag = data[start + 5 : end - 1]
             if tag in _FORGETS:
                 self.forget_statements()
-            self.attention = True
+            self.attention = self.journalled = True
             head.watch.completed(tag, suspended=kind == PORTAL_SUSPENDED)
         if move == FINISH:
             self.queue.popleft()
@@ -260,9 +293,13 @@ class ServerSession:
         elif move == READY:
             if end - start != 6:
                 raise LedgerMismatch("the database sent ReadyForQuery without a status")
-            self.status = data[start + 5]
             self.queue.popleft()
-            if self.attention or self.failed:
+            if head in replies.ENDS:
+                if data[start + 5] != IDLE:
+                    raise LedgerMismatch("a transaction goes on whose client was told of its end")
+                return b""
+            self.status = data[start + 5]
+            if head is not replies.RESTORE and (self.attention or self.failed):
                 self._settle()
         if head.describes and kind in (ROW_DESCRIPTION, NO_DATA):
             return self._described(head, data[start:end])
@@ -298,7 +335,7 @@ class ServerSession:
         if not self.queue:
             self.copy_fed = False
         if self.status == IDLE:
-            self.attention = False
+            self.attention = self.journalled = False
         if self.client is not None:
             self.client.settle(self.status, failed=failed, at_rest=not self.queue and not self.open_scope)
             if self.status == IDLE:
@@ -310,10 +347,10 @@ class ServerSession:
             self.view = values({**self.view, name: value})
         if self.client is None:
             return b""
-        if self.queue and self.queue[0].action is Action.FORWARD and not self.attention:
+        if self.queue and self.queue[0].action is Action.FORWARD and not self.journalled:
             # Nothing the client ran says so: a trigger, a view or a function of its own did it (W-37).
             self.client.journal.completed_unknown()
-            self.attention = True
+            self.attention = self.journalled = True
         return None if self.client.is_news(name, value) else b""
 
     def _notice(self, message: bytes) -> bytes | None:
@@ -333,6 +370,15 @@ class ServerSession:
             self.fatal = message
             return b""
         head = self.queue[0]
+        if self.client is not None and (head in replies.HELD or head in replies.AHEAD):
+            # It was answered before it was sent. Behind what is held nothing has run, behind settings something may have.
+            self.failed = True
+            if self.client.live is not None:
+                self.refusal = message
+            raise OriginLost(
+                "the settings of the session could not be restored on another server connection",
+                log_text=f"refused what was known to be accepted: {fields.get('C')} {fields.get('M')}",
+            )
         self.failed = True
         if self.copy_in and self._copy_syncs and head.kind == "E" and not self.copy_fed:
             # The copy failed before it read anything, so the Sync that came early is the one that ends the scope.
@@ -361,11 +407,6 @@ class ServerSession:
         if head.name is not None:
             # A Parse that had to go ahead of the client's Bind: the error belongs to the client's statement (W-20).
             return None
-        if self.client is not None and head.ends_scope:
-            raise OriginLost(
-                "the settings of the session could not be restored on another server connection",
-                log_text=f"settings refused: {fields.get('C')} {fields.get('M')}",
-            )
         return b""
 
     def _parses_unnamed_later(self) -> bool:
@@ -456,8 +497,12 @@ class ServerSession:
 
     @property
     def is_preparing(self) -> bool:
-        """What it works on goes ahead of the client's own statement."""
-        return bool(self.queue) and self.queue[0].action is Action.SKIP
+        """What it works on goes ahead of the client's own statement.
+
+        Not so what was held back: its replies are not flushed before the statement's own, and a cancel that hits it, which takes
+        luck, fails the transaction as the client wants.
+        """
+        return bool(self.queue) and self.queue[0].action is Action.SKIP and self.queue[0] not in replies.HELD
 
     @property
     def is_running(self) -> bool:

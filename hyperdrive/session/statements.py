@@ -37,6 +37,11 @@ class SharedStatement:
         self.body = body
         self.verdict = verdict
 
+    @property
+    def sql(self) -> bytes:
+        """The text."""
+        return self.body[: self.body.find(b"\0")]
+
     def parse_message(self) -> bytes:
         """The Parse message that prepares it on a server."""
         return b"P" + (len(self.name) + 5 + len(self.body)).to_bytes(4, "big") + self.name + b"\0" + self.body

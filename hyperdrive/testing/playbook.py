@@ -20,7 +20,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from hyperdrive.errors import HyperdriveError, ProtocolViolation
-from hyperdrive.session.client import ClientSession, Op, Pipe
+from hyperdrive.session.client import ClientSession, Op
+from hyperdrive.session.pipe import Pipe, Switches
 from hyperdrive.session.server import IDLE, ServerSession
 from hyperdrive.session.settings import EMPTY, Label, values
 from hyperdrive.session.statements import StatementRegistry
@@ -34,6 +35,10 @@ VIEW: Mapping[bytes, bytes] = {
     b"TimeZone": b"UTC",
 }
 """What a server reports at login, unless a test says otherwise."""
+
+
+HELD: Op = (0, b"", None)
+"""Stands for the scope that carried a held transaction."""
 
 
 def backend(*replies: str) -> bytes:
@@ -95,7 +100,7 @@ def letters(data: bytes) -> str:
     return "".join(chr(m[0]) + (m[5:6].decode() if m[:1] == b"Z" else "") for m in pieces(data))
 
 
-def make_pipe(*, max_statements: int = 100, pin_unknown: bool = False) -> Pipe:
+def make_pipe(*, max_statements: int = 100, pin_unknown: bool = False, switches: Switches = Switches()) -> Pipe:  # noqa: B008 - frozen
     """What the sessions of one pool share, with the classifier of production."""
     verdicts = VerdictCache()
     return Pipe(
@@ -103,6 +108,7 @@ def make_pipe(*, max_statements: int = 100, pin_unknown: bool = False) -> Pipe:
         StatementRegistry(),
         max_statements=max_statements,
         pin_unknown=pin_unknown,
+        switches=switches,
     )
 
 
@@ -209,21 +215,34 @@ class ClientSide(Side):
         if self.server is None:
             if self.is_waiting:
                 return
-            while session.needs_look:
-                reply = session.answer()
-                if reply is None:
-                    break
-                self.unread += reply
-                if not session.ops:
-                    return
+            if self._answered():
+                return
             if not self.book.free:
                 self.is_waiting = True
                 self.book.queue.append(self)
                 return
             self.link(self.book.free.pop())
         else:
+            if self.server.session.is_at_rest and self._answered():
+                return
+            ended = session.end_ahead(self.server.session)
+            if ended is not None:
+                self.server.unread += ended[0]
+                self.unread += ended[1]
+                return
             self.resend = None
         self._send()
+
+    def _answered(self) -> bool:
+        session = self.session
+        while session.needs_look:
+            reply = session.answer()
+            if reply is None:
+                return False
+            self.unread += reply
+            if not session.ops:
+                return True
+        return False
 
     def link(self, server: ServerSide) -> None:
         """Join the client and *server*."""
@@ -250,6 +269,8 @@ class ClientSide(Side):
         while True:
             waiting = len(self.session.ops)
             server.unread += self.session.compose(state)
+            if self.session.may_take_back:
+                self.resend = HELD
             out = state.fire_fakes()
             self.unread += out
             if state.queue:
@@ -287,16 +308,18 @@ class ClientSide(Side):
         self.server = None
         session, state = self.session, server.session
         resend, self.resend = self.resend, None
-        in_transaction = state.status != IDLE
+        in_transaction = session.believes(state.status)
         if session.is_pinned or state.half_sent or state.is_mid_message:
             self._end(None)
-        elif resend is not None and not in_transaction and not session.ops and not state.failed:
-            session.take_back(resend)
+        elif resend is HELD and not state.failed and session.take_back_held():
+            self._ship()
+        elif resend is not None and resend is not HELD and not in_transaction and not session.ops and not state.failed:
+            session.take_back(resend[1])
             self._ship()
         else:
             for entry in reversed(state.queue):
                 session.dropped(entry)
-            self.unread += session.lost(error, state, failed_here=in_transaction)
+            self.unread += session.lost(state.refusal or error, state, failed_here=in_transaction)
 
     def leaves(self) -> None:
         """The client is gone; a server that is not clean goes with it."""

@@ -433,6 +433,9 @@ def _has_rows(sql: str) -> bool:
 
 
 def _described(sql: str) -> list[str]:
+    if sql.lower().startswith("show "):
+        name = sql.lower().removeprefix("show ")
+        return [f"T {REPORTED.get(name, name)}"]
     return ["T x"] if _has_rows(sql) else ["n"]
 
 

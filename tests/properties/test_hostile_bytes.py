@@ -57,7 +57,7 @@ ENTRIES = (
     replies.QUERY,
     replies.FUNCTION_CALL,
     replies.SKIP_QUERY,
-    replies.SKIP_PARSE,
+    replies.HELD_PARSE,
     replies.COPY_ENDS,
     replies.fake(b"3\0\0\0\x04"),
     replies.Expected("Q", replies.Action.CAPTURE),

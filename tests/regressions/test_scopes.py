@@ -77,7 +77,7 @@ async def test_a_query_in_a_copy_breaks_that_client_only(scene: Scene) -> None:
 async def test_a_scope_that_got_no_server_is_over_with_its_sync(scene: Scene) -> None:
     await scene.start(servers=1, query_wait_timeout=0.2)
     a, b = await scene.client(), await scene.client()
-    await a.query("begin")
+    await a.query("begin; select 1")
     b.send(parse("select 1") + bind() + execute() + H)
     assert (await b.read_until("E")).errors == ["53300"]
     assert (await b.scope(ONE)).letters == "Z"
@@ -129,7 +129,7 @@ async def test_a_name_whose_parse_was_lost_with_the_server_is_free(scene: Scene)
 
 async def test_many_answers_of_our_own_in_one_write(scene: Scene) -> None:
     a = await scene.client()
-    await a.query("begin")
+    await a.query("begin; select 1")
     replies = await a.scope(query("deallocate all") * 600, 600)
     assert replies.tags == ["DEALLOCATE ALL"] * 600
 

@@ -127,7 +127,7 @@ async def test_a_prepared_rollback_ends_a_transaction_whose_server_was_lost(scen
     await scene.start(servers=1)
     a = await scene.client()
     await a.scope(parse("rollback", "rb") + S)
-    await a.query("begin")
+    await a.query("begin; select 1")
     pid = await a.value("select pg_backend_pid()")
     await scene.sql(f"select pg_terminate_backend({pid})")
     assert (await a.query("select 1")).errors[:1] == ["08006"]
@@ -185,7 +185,7 @@ async def settled(read: Callable[[], int]) -> int:
 async def test_a_long_bind_that_waits_for_a_server_is_not_read_to_its_end(scene: Scene) -> None:
     await scene.start(servers=1)
     a, b = await scene.client(), await scene.client()
-    await a.query("begin")
+    await a.query("begin; select 1")
     pouring = asyncio.ensure_future(pour(b, parse("select length($1)") + bind("", ["x" * (32 * MIB)]) + execute() + S))
     await eventually(lambda: held(scene) and held(scene)[0] > 0)
     assert await settled(lambda: sum(held(scene))) < 2 * MIB
@@ -198,7 +198,7 @@ async def test_a_long_bind_behind_a_lock_is_not_read_to_its_end(scene: Scene) ->
     """It waits for a server first; then the origin, which waits for the lock, does not read either."""
     await scene.start(servers=1)
     a, b = await scene.client(), await scene.client()
-    await a.query("begin")
+    await a.query("begin; select 1")
     d = await scene.direct()
     await d.query("begin; lock table t")
     data = query("insert into t values (1, 'x')") + parse("select length($1)") + bind("", ["x" * (32 * MIB)])

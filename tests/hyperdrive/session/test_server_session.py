@@ -218,7 +218,7 @@ def test_a_message_that_is_impossibly_long_is_not_waited_for() -> None:
 
 def test_refused_settings_end_the_connection() -> None:
     """The client's scope behind them would run under others' settings."""
-    server = linked(replies.SKIP_QUERY, replies.QUERY)
+    server = linked(replies.RESTORE, replies.QUERY)
     assert b"" == server.receive(backend("E 22023 no", "Z I") + ROWS)
     assert isinstance(server.broken, OriginLost)
 

@@ -1,0 +1,103 @@
+"""The end of a transaction, told to the client at once and carried out behind (E-4, E-5 of the wire reference).
+
+ROLLBACK cannot turn out otherwise: if the server dies the transaction is rolled back as well. COMMIT of what has provably only read
+changes nothing whatever becomes of it. The client's next scope goes behind it on the same server, so that its own locks are gone
+by then; others may meet them for up to half a round trip longer.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hyperdrive.metrics import Saved
+from hyperdrive.pgwire import messages
+from hyperdrive.pgwire.framing import QUERY, SYNC
+from hyperdrive.session import replies
+from hyperdrive.session.answers import ONE_STATEMENT, plain_scope, tell_scope
+from hyperdrive.session.extended import Extended
+from hyperdrive.session.pipe import Eager
+from hyperdrive.session.replies import Expected
+from hyperdrive.session.server import FAILED, IDLE, ServerSession
+from hyperdrive.sql.verdict import Isolation, Kind, Statement
+
+_SNAPSHOT_SAFE: Final = frozenset({Isolation.READ_UNCOMMITTED, Isolation.READ_COMMITTED, Isolation.REPEATABLE_READ})
+"""Levels at which what was read stands before COMMIT; not so SERIALIZABLE (transaction-iso#XACT-SERIALIZABLE)."""
+
+
+class Endings(Extended):
+    """The part of a client session that ends transactions ahead of the origin."""
+
+    __slots__ = ()
+
+    def end_ahead(self, server: ServerSession) -> tuple[bytes, bytes] | None:
+        """What goes to the linked *server* and what the client is told, if the batch is an end that need not be waited for."""
+        live = self.live
+        if (
+            live is None
+            or server.status == IDLE
+            or server.queue
+            or server.open_scope
+            or server.half_sent
+            or self._awkward
+            or not self.ops
+        ):
+            return None
+        statement = self._only_statement()
+        if statement is None or statement.chain:
+            return None
+        if statement.kind is Kind.ROLLBACK or (statement.kind is Kind.COMMIT and server.status == FAILED):
+            if not self._may_roll_back():
+                return None
+            entry, saved = replies.END_ROLLBACK, Saved.ROLLBACK
+        elif statement.kind is Kind.COMMIT and self._may_commit():
+            entry, saved = replies.END_COMMIT, Saved.COMMIT
+        else:
+            return None
+        self.pipe.saved[saved] += 1
+        return messages.query(entry.payload), self._end(entry, statement, server)
+
+    def _only_statement(self) -> Statement | None:
+        """The statement of a batch that is one Query, or one scope of an unnamed statement without parameters."""
+        kind, _, verdict = self.ops[0]
+        if kind == QUERY:
+            is_alone = len(self.ops) == 1
+        else:
+            *scope, last = self.ops
+            is_alone = last[0] == SYNC and bytes([op[0] for op in scope]) in ONE_STATEMENT
+            verdict = plain_scope(scope) if is_alone else None
+        return verdict.single if is_alone and verdict is not None else None
+
+    def _may_roll_back(self) -> bool:
+        eager = self.pipe.switches.eager_rollback
+        return eager is Eager.ALWAYS or (eager is Eager.ON and self.live is not None and not self.live.takes_locks)
+
+    def _may_commit(self) -> bool:
+        live = self.live
+        if live is None or not self.pipe.switches.eager_commit or not live.only_reads or live.takes_locks:
+            return False
+        if self.journal.is_pinned or self.keeps_server or self._portals:
+            return False
+        level = live.held.isolation or self.pipe.default_isolation(self.journal.wanted)
+        return level in _SNAPSHOT_SAFE and self.pipe.is_read_only(live.texts, self.journal.wanted)
+
+    def _end(self, entry: Expected, statement: Statement, server: ServerSession) -> bytes:
+        assert self.live is not None
+        tag = entry.payload
+        told = self.live.held.told
+        self.live = None
+        self._portals = None
+        self.journal.completed(statement, tag)
+        reply = messages.command_complete(tag)
+        if tag == b"ROLLBACK":
+            reply += self._tell(
+                told
+            )  # after an error the origin has reported it already (W-34): then nothing is left to say
+        if self.ops[0][0] == QUERY:
+            self.unnamed = None
+        else:
+            self.unnamed, self.unnamed_verdict = self.ops[0][1], self.ops[0][2]
+            reply = tell_scope(self.ops[:-1], messages.NO_DATA, reply)
+        self.ops.clear()
+        self.size = 0
+        server.end_behind(entry, self.journal.actual)
+        return reply + messages.READY_IDLE

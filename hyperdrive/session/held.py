@@ -1,0 +1,128 @@
+"""A transaction that the client believes in and no server knows of yet (HELD), and what is kept of it once one does (LIVE).
+
+BEGIN, and what may follow it without an answer of the origin's, is kept as the client wrote it and travels ahead of the first
+statement that needs a server, in the same write and without a Sync: if any of it failed, nothing behind it would run (E-2 of the wire
+reference; verified on 15, 16 and 18). Knows no server; which statements may be held is decided in ``transactions``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from hyperdrive.pgwire import messages
+from hyperdrive.session import replies
+from hyperdrive.session.replies import Expected
+from hyperdrive.session.settings import Label
+from hyperdrive.sql.verdict import Isolation, Kind, Statement, Verdict
+
+MAX_HELD: Final = 64
+"""Statements held back at the most; what comes then is forwarded, with them ahead of it."""
+
+MAX_READS: Final = 100
+"""Reads of one transaction that are remembered for a proof that it has only read."""
+
+_READS_ONLY: Final = frozenset({Kind.SHOW, Kind.SAVEPOINT, Kind.RELEASE, Kind.EMPTY})
+
+
+class _Item(NamedTuple):
+    statement: Statement
+    told: Mapping[bytes, bytes]
+    """What the client had been told before it."""
+
+
+class Held:
+    """BEGIN and what followed it, in the client's order; *label* is what the client wanted when it began."""
+
+    __slots__ = ("_items", "label")
+
+    def __init__(self, begin: Statement, told: Mapping[bytes, bytes], label: Label) -> None:
+        self._items = [_Item(begin, told)]
+        self.label = label
+
+    @property
+    def told(self) -> Mapping[bytes, bytes]:
+        """What the client had been told before BEGIN."""
+        return self._items[0].told
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._items) >= MAX_HELD
+
+    @property
+    def has_savepoint(self) -> bool:
+        return any(item.statement.kind is Kind.SAVEPOINT for item in self._items)
+
+    @property
+    def isolation(self) -> Isolation | None:
+        """The level asked for last; ``None``: the session's default."""
+        levels = [item.statement.modes.isolation for item in self._items if item.statement.modes is not None]
+        return next((level for level in reversed(levels) if level is not None), None)
+
+    @property
+    def read_only(self) -> bool | None:
+        """As asked for last; ``None``: the session's default."""
+        asked = [item.statement.modes.read_only for item in self._items if item.statement.modes is not None]
+        return next((value for value in reversed(asked) if value is not None), None)
+
+    def add(self, statement: Statement, told: Mapping[bytes, bytes]) -> None:
+        """Hold *statement* back as well; *told* is what the client had been told before it."""
+        self._items.append(_Item(statement, told))
+
+    def has(self, savepoint: bytes | None) -> bool:
+        """Whether *savepoint* was set in it."""
+        return any(item.statement.kind is Kind.SAVEPOINT and item.statement.name == savepoint for item in self._items)
+
+    def cut(self, savepoint: bytes | None) -> Mapping[bytes, bytes] | None:
+        """ROLLBACK TO: forget what came after *savepoint*; what the client had been told then, or ``None`` if there is none."""
+        for index in range(len(self._items) - 1, 0, -1):
+            statement, told = self._items[index]
+            if statement.kind is Kind.SAVEPOINT and statement.name == savepoint:
+                del self._items[index + 1 :]
+                return told
+        return None
+
+    def compose(self) -> tuple[bytes, list[Expected]]:
+        """The messages that carry all this out on a server, and what they cause there."""
+        items = self._items
+        data = b"".join([_run(item.statement.sql) for item in items]) + _CLOSE
+        return data, list(_STEPS) * len(items) + [replies.HELD_CLOSE]
+
+
+@lru_cache(512)
+def _run(sql: bytes) -> bytes:
+    return messages.parse(b"", sql) + messages.bind(b"", b"") + messages.execute()
+
+
+_CLOSE: Final = messages.close(b"P")
+"""Its portal would outlive it, and the client has none."""
+_STEPS: Final = (replies.HELD_PARSE, replies.HELD_BIND, replies.HELD_EXECUTE)
+
+
+class Live:
+    """A transaction whose BEGIN was held and has been sent: what its end may be answered by (E-4, E-5)."""
+
+    __slots__ = ("held", "is_confirmed", "only_reads", "takes_locks", "texts")
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.is_confirmed = False
+        """The origin has answered a scope of it; until then the client alone believes in the transaction."""
+        self.takes_locks = False
+        """Something in it took locks whose release is a signal to others, or may have."""
+        self.only_reads = True
+        """As far as the texts can tell; what they read is left to a proof from the catalog."""
+        self.texts: list[bytes] = []
+        """The SELECTs among them."""
+
+    def note(self, verdict: Verdict | None, sql: bytes) -> None:
+        """A statement of the transaction goes to the server."""
+        if verdict is None or verdict.takes_locks:
+            self.takes_locks = True
+        if not self.only_reads:
+            return
+        if verdict is None or not verdict.is_read or len(self.texts) >= MAX_READS:
+            self.only_reads = verdict is not None and verdict.kind in _READS_ONLY
+        elif verdict.kind is Kind.PLAIN:
+            self.texts.append(sql)

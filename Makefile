@@ -16,7 +16,7 @@ PY := $(BIN)/python
 SOURCES := hyperdrive kvstore d1store vectorstore bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo fmt check test drivers matrix bench bench-quick round-trips soak fuzz cover up down clean
+.PHONY: help run demo fmt check test drivers matrix bench bench-quick bench-guard round-trips soak fuzz cover up down clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -81,6 +81,9 @@ bench: $(VENV)/.test-stamp ## every benchmark, side by side with PgBouncer where
 
 bench-quick: $(VENV)/.test-stamp ## the same in under two minutes
 	$(PY) -m bench --quick $(ARGS)
+
+bench-guard: $(VENV)/.test-stamp ## fails when round trips, or CPU relative to PgBouncer, became worse than what is checked in
+	$(PY) -m bench guard $(ARGS)
 
 round-trips: $(VENV)/.test-stamp ## round trips per operation over a distance: direct, PgBouncer, us
 	$(PY) -m bench round-trips $(ARGS)

@@ -1,4 +1,4 @@
-"""``python -m bench``: everything; ``python -m bench round-trips | micro | compare | report`` a part."""
+"""``python -m bench``: everything; ``python -m bench round-trips | micro | compare | guard | readme | report`` a part."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 
 
 def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
-    from bench import compare, profile, report, round_trips, run
+    from bench import compare, guard, profile, readme, report, round_trips, run
 
     return {
         "run": run.main,
         "round-trips": round_trips.main,
         "micro": profile.main,
         "compare": compare.main,
+        "guard": guard.main,
+        "readme": readme.main,
         "report": report.main,
     }
 
@@ -23,6 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = _commands()
     if given and given[0] in commands:
         return commands[given[0]](given[1:])
+    if any(argument.partition("=")[0] == "--origin" for argument in given):
+        from bench import own
+
+        return own.main(given)
     if given and not given[0].startswith("-"):
         sys.stderr.write(f"bench: {given[0]!r} is none of {', '.join(commands)}\n")
         return 2

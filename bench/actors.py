@@ -47,6 +47,7 @@ class Program:
 
 PSYCOPG = Program("psycopg 3", "with_psycopg", "psycopg")
 ASYNCPG = Program("asyncpg", "with_asyncpg", "asyncpg")
+HERD = Program("asyncpg", "herd", "asyncpg")
 NODE_POSTGRES = Program("node-postgres", "node.mjs", "pg")
 SQLALCHEMY = Program("SQLAlchemy 2", "sqlalchemy_shop", "sqlalchemy")
 DJANGO = Program("Django", "django_shop", "django")

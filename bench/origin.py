@@ -19,7 +19,7 @@ SETTINGS = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "256MB",
-    "max_connections": "200",
+    "max_connections": "400",
     "autovacuum": "off",
     "jit": "off",
     # So that a proxy that follows changes can.

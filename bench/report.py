@@ -1,4 +1,4 @@
-"""A run as one page to look at: self-contained HTML with plots, goals first.
+"""A run as one page to look at: self-contained HTML, what was promised first, then plots.
 
 Everything on it comes from the JSON: ``python -m bench report FILE.json`` makes it again.
 """
@@ -6,25 +6,24 @@ Everything on it comes from the JSON: ``python -m bench report FILE.json`` makes
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from bench import svg
+from bench import charts, plots, svg
 from bench.live import figure as digits
-from bench.results import LATEST, Figure, Goal, Outcome, Run, load
+from bench.results import LATEST, Goal, Outcome, Run, load
 from bench.style import STYLE
 
-# Plots by workload; what is not named here gets the table alone. Metrics are matched by their beginning.
-_PLOTS = {
-    "select": ("throughput", "CPU,"),
-    "updates": ("throughput", "CPU"),
-    "connects": ("throughput", "CPU"),
-    "busy": ("throughput", "CPU"),
-    "idle": ("memory per idle client", "logins"),
-    "bulk": ("throughput", "CPU per MB"),
-    "workers": ("capacity", "throughput"),
+_CHAPTERS = {
+    "Over a distance": ("serverless", "launch", "round-trips", "pages"),
+    "The cache": ("hits", "aggregate", "misses", "stampede", "invalidation", "staleness", "verdicts"),
+    "Web work": ("mix", "writes", "drivers"),
+    "Forwarding": ("select", "updates", "connects", "scale"),
+    "Under load": ("storm", "busy", "idle", "bulk", "workers"),
 }
+_FOLDED = "round-trips"
+_USUAL = ("direct", "us", "us, cached", "PgBouncer", "Pgpool-II")
 
 
 def write(run: Run, path: Path) -> None:
@@ -35,106 +34,130 @@ def write(run: Run, path: Path) -> None:
 
 def page(run: Run) -> str:
     """The whole page."""
-    sections = "".join(map(_section, run.outcomes))
-    targets = list(dict.fromkeys(f.target for o in run.outcomes for f in o.figures if "," not in f.target))
-    facts = {**run.machine, **run.versions, "command": run.command, "took": f"{run.seconds:.0f} s"}
-    list_of_facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-    skipped = "".join(f"<li>{escape(line)}</li>" for line in run.skipped)
+    chapters = _chapters(run)
+    links = "".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name, _ in chapters)
+    shown = {figure.target for outcome in run.outcomes for figure in outcome.figures}
+    keys = svg.legend([name for name in _USUAL if name in shown])
+    body = "".join(
+        f'<h2 id="{_anchor(name)}">{escape(name)}</h2>{"".join(map(_section, outcomes))}' for name, outcomes in chapters
+    )
+    facts = " · ".join([run.started[:16].replace("T", " "), run.versions.get("commit", ""), _machine(run)])
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Hyperdrive bench, {escape(run.started)}</title><style>{STYLE}</style><main>"
-        f"<h1>Hyperdrive bench</h1><p class=sub>{escape(run.started)} · {escape(run.versions.get('commit', ''))}</p>"
-        f"<p class=legend>{svg.legend(targets)}</p>"
-        f"{_goals(run)}"
-        f"{f'<h2>Left out</h2><ul>{skipped}</ul>' if skipped else ''}"
-        f"{sections}<h2>Machine and versions</h2><dl>{list_of_facts}</dl>"
-        "<p class=sub>Bars are medians over the rounds, dots the rounds. Rounds of different targets alternate; ratios are taken "
-        "between rounds that lie next to each other.</p></main></html>"
+        f"<title>Hyperdrive bench, {escape(run.started)}</title><style>{STYLE}</style>"
+        f"<header><div><h1>Hyperdrive, measured</h1><p class=sub>{escape(facts)}</p></div></header><main>"
+        f'<div class=bar><a href="#goals">Goals</a>{links}<a href="#how">How</a><span class=keys>{keys}</span></div>'
+        f"{_cards(run)}{_goals(run)}{body}{_how(run)}</main></html>"
     )
+
+
+def _machine(run: Run) -> str:
+    return f"{run.machine.get('processor', '')}, {run.machine.get('cores', '?')} cores"
+
+
+def _anchor(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def _chapters(run: Run) -> list[tuple[str, list[Outcome]]]:
+    """The outcomes in chapters; one that no chapter knows comes last."""
+    found = []
+    for name, keys in _CHAPTERS.items():
+        outcomes = [outcome for key in keys if (outcome := run.find(key)) is not None]
+        if outcomes:
+            found.append((name, outcomes))
+    known = {key for keys in _CHAPTERS.values() for key in keys}
+    rest = [outcome for outcome in run.outcomes if outcome.key not in known]
+    return [*found, *([("More", rest)] if rest else [])]
+
+
+def _cards(run: Run) -> str:
+    """The few figures that one would tell somebody."""
+    cards = []
+    for key, where in (("serverless", ""), ("launch", ", as at the launch of Hyperdrive")):
+        outcome = run.find(key)
+        for metric, target, what in (
+            ("read", "us", "uncached read"),
+            ("write", "us", "write"),
+            ("hot read", "us, cached", "cached read"),
+        ):
+            ratios = sorted(_first_ratio(outcome, metric, target)) if outcome is not None else []
+            if ratios:
+                words = f"{what} on a new connection, against a direct one{where}"
+                cards.append((f"{digits(ratios[len(ratios) // 2])}×", "faster", words))
+        if cards:
+            break
+    goals = [goal for outcome in run.outcomes for goal in outcome.goals]
+    if goals:
+        met = sum(goal.is_met for goal in goals)
+        cards.append((f"{met}/{len(goals)}", "goals met", "each with its figure below, those that were missed too"))
+    made = "".join(
+        f"<div class=card><b>{escape(big)}</b><span>{escape(what)}</span><small>{escape(more)}</small></div>"
+        for big, what, more in cards
+    )
+    return f"<div class=cards>{made}</div>" if made else ""
+
+
+def _first_ratio(outcome: Outcome, kind: str, target: str) -> list[float]:
+    metric = next((f.metric for f in outcome.figures if f.metric.endswith(f": {kind}")), "")
+    return outcome.ratio(metric, "direct", target)
 
 
 def _goals(run: Run) -> str:
-    rows = [(outcome, goal) for outcome in run.outcomes for goal in outcome.goals]
-    if not rows:
+    outcomes = [outcome for outcome in run.outcomes if outcome.goals]
+    if not outcomes:
         return ""
-    met = sum(goal.is_met for _, goal in rows)
-    body = "".join(
-        f"<tr><td>{escape(outcome.title)}</td><td>{escape(goal.name)}</td><td class=n>{digits(goal.value)}</td>"
-        f"<td class=n>{_range(goal)}</td><td>{escape(f'{goal.bound} {goal.limit:g} {goal.unit}'.strip())}</td>"
-        f'<td><b class="{"met" if goal.is_met else "missed"}">{escape(goal.verdict)}</b></td></tr>'
-        for outcome, goal in rows
+    every = [goal for outcome in outcomes for goal in outcome.goals]
+    met = sum(goal.is_met for goal in every)
+    head = "<tr><th>figure<th><th class=n>here<th class=n>rounds<th>goal<th></tr>"
+    # Many of a kind, which have their plot: behind a line to be opened.
+    folded = "".join(
+        f"<details><summary>{escape(outcome.title)}: {sum(g.is_met for g in outcome.goals)} of {len(outcome.goals)} met</summary>"
+        f"<div class=scroll><table>{head}{''.join(map(_goal, outcome.goals))}</table></div></details>"
+        for outcome in outcomes
+        if outcome.key == _FOLDED
     )
+    body = "".join(
+        f"<tr><td class=group colspan=6>{escape(outcome.title)}</td></tr>{''.join(map(_goal, outcome.goals))}"
+        for outcome in outcomes
+        if outcome.key != _FOLDED
+    )
+    table = f"<div class=scroll><table>{head}{body}</table></div>" if body else ""
+    repeated = f"<p class=sub>{escape(run.repeated)}.</p>" if run.repeated else ""
+    return f"<h2 id=goals>What was promised: {met} of {len(every)} met</h2>{repeated}{table}{folded}"
+
+
+def _goal(goal: Goal) -> str:
+    kind = "met" if goal.is_met else "missed"
+    sign = "✓" if goal.is_met else "✗"
+    bullet = charts.bullet(goal.value, goal.limit, is_met=goal.is_met)
+    bound = f"{goal.bound} {goal.limit:g} {goal.unit}".strip()
+    note = f"<br><small>{escape(goal.note)}</small>" if goal.earlier else ""
     return (
-        f"<h2>What was promised: {met} of {len(rows)} met</h2><div class=scroll><table><tr><th>workload<th>figure<th>here"
-        f"<th>rounds<th>goal<th></tr>{body}</table></div>"
+        f"<tr><td>{escape(goal.name)}{note}</td><td>{bullet}</td><td class=n>{digits(float(goal.value))}</td>"
+        f"<td class=n>{_range(goal)}</td><td>{escape(bound)}</td>"
+        f'<td><b class="{kind}">{sign} {escape(goal.verdict)}</b></td></tr>'
     )
 
 
 def _range(goal: Goal) -> str:
-    return f"{digits(float(min(goal.samples)))} – {digits(float(max(goal.samples)))}" if len(goal.samples) > 1 else ""
+    low, high = goal.interval
+    return f"{digits(float(low))} – {digits(float(high))}" if low != high else ""
 
 
 def _section(outcome: Outcome) -> str:
-    plots = _round_trips(outcome) if outcome.key == "round-trips" else _plots(outcome)
     skipped = "".join(f"<li>{escape(line)}</li>" for line in outcome.skipped)
     return (
-        f"<section><h2>{escape(outcome.title)}</h2><p>{escape(outcome.about)}</p>{plots}"
+        f"<section><h3>{escape(outcome.title)}</h3><p class=sub>{escape(outcome.about)}</p>{plots.of(outcome)}"
         f"{f'<ul>{skipped}</ul>' if skipped else ''}"
         f"<details><summary>all figures</summary>{_table(outcome)}</details></section>"
     )
 
 
-def _plots(outcome: Outcome) -> str:
-    parts = []
-    for prefix in _PLOTS.get(outcome.key, ()):
-        figures = [f for f in outcome.figures if f.metric.startswith(prefix)]
-        if figures:
-            parts.append(_figure(prefix.rstrip(","), figures[0].unit, _bars(figures, prefix)))
-    for metric in dict.fromkeys(f.metric for f in outcome.figures if "latencies" in f.detail):
-        label = metric.removeprefix("p99").strip(", ")
-        lines = [(f.target, f.detail["latencies"]) for f in outcome.figures if f.metric == metric]
-        parts.append(_figure(f"latency{': ' if label else ''}{label}", "", svg.curves(lines, title=metric, unit="ms")))
-    return "".join(parts)
-
-
-def _bars(figures: Sequence[Figure], prefix: str) -> str:
-    return svg.bars(
-        [
-            svg.Group(metric.removeprefix(prefix).strip(", ") or prefix.rstrip(","), _group(figures, metric))
-            for metric in dict.fromkeys(f.metric for f in figures)
-        ],
-        title=prefix,
-    )
-
-
-def _group(
-    figures: Sequence[Figure], metric: str, text: Callable[[Figure], str] = lambda f: digits(f.median)
-) -> list[svg.Bar]:
-    return [svg.Bar(f.target, f.median, text(f), f.samples) for f in figures if f.metric == metric]
-
-
-def _round_trips(outcome: Outcome) -> str:
-    elapsed = [f for f in outcome.figures if f.metric.endswith(": elapsed")]
-    limits = {goal.name: goal.limit for goal in outcome.goals}
-    groups = []
-    for metric in dict.fromkeys(f.metric for f in elapsed):
-        name = metric.removesuffix(": elapsed")
-        groups.append(
-            svg.Group(name.replace("SQLAlchemy 2 + psycopg", "SQLAlchemy"), _group(elapsed, metric), limits.get(name))
-        )
-    return _figure("round trips by elapsed time", "the mark: at most this", svg.bars(groups, title="round trips"))
-
-
-def _figure(title: str, unit: str, plot: str) -> str:
-    return (
-        f"<figure><figcaption>{escape(title)} <small>{escape(unit)}</small></figcaption>{plot}</figure>" if plot else ""
-    )
-
-
 def _table(outcome: Outcome) -> str:
     targets = list(dict.fromkeys(f.target for f in outcome.figures))
-    head = "".join(f"<th>{escape(target)}" for target in targets)
+    head = "".join(f"<th class=n>{escape(target)}" for target in targets)
     rows = []
     for metric, unit in dict.fromkeys((f.metric, f.unit) for f in outcome.figures):
         cells = []
@@ -144,6 +167,18 @@ def _table(outcome: Outcome) -> str:
             cells.append(f"<td class=n>{digits(found.median) if found is not None else ''}{spread}</td>")
         rows.append(f"<tr><td>{escape(metric)} <small>{escape(unit)}</small></td>{''.join(cells)}</tr>")
     return f"<div class=scroll><table><tr><th>{head}</tr>{''.join(rows)}</table></div>"
+
+
+def _how(run: Run) -> str:
+    facts = {**run.machine, **run.versions, "command": run.command, "took": f"{run.seconds:.0f} s"}
+    list_of_facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
+    skipped = "".join(f"<li>{escape(line)}</li>" for line in run.skipped)
+    return (
+        "<h2 id=how>How it was measured</h2><p>Bars are medians over the rounds, dots the rounds. Rounds of different targets alternate, "
+        "each begins with another; ratios are taken between rounds that lie next to each other. CPU is what the operating system counted "
+        "for each process.</p>"
+        f"{f'<h3>Left out</h3><ul>{skipped}</ul>' if skipped else ''}<h3>Machine and versions</h3><dl>{list_of_facts}</dl>"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

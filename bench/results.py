@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-SCHEMA = 1
+SCHEMA = 2
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 Bound = Literal["at most", "at least"]
@@ -51,6 +51,8 @@ class Goal:
     unit: str
     samples: list[float]
     note: str = ""
+    earlier: list[float] = field(default_factory=list)
+    """The rounds of an earlier run like this one, where the two do not agree (see ``repeat``)."""
 
     @property
     def value(self) -> float:
@@ -61,9 +63,16 @@ class Goal:
         return self.value <= self.limit if self.bound == "at most" else self.value >= self.limit
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """From the lowest to the highest round, also of the earlier run where the two do not agree."""
+        known = [*self.samples, *self.earlier]
+        return min(known), max(known)
+
+    @property
     def is_certain(self) -> bool:
         """Every round says the same."""
-        return len({(s <= self.limit) if self.bound == "at most" else (s >= self.limit) for s in self.samples}) == 1
+        known = [*self.samples, *self.earlier]
+        return len({(s <= self.limit) if self.bound == "at most" else (s >= self.limit) for s in known}) == 1
 
     @property
     def verdict(self) -> str:
@@ -120,6 +129,8 @@ class Run:
     versions: dict[str, str]
     outcomes: list[Outcome] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    repeated: str = ""
+    """How far this run and an earlier one like it agree."""
     schema: int = SCHEMA
 
     def find(self, key: str) -> Outcome | None:
@@ -135,6 +146,13 @@ class Run:
                 entry |= {"value": goal.value, "verdict": goal.verdict}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(plain, indent=1) + "\n")
+
+
+def quantiles(values: Sequence[float], points: int = 50) -> list[float]:
+    """*points* quantiles of sorted *values*, enough to draw their distribution."""
+    if not values:
+        return []
+    return [values[min(len(values) - 1, int((i + 0.5) / points * len(values)))] for i in range(points)]
 
 
 def load(path: Path) -> Run:

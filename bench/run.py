@@ -10,15 +10,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import report, text
+from bench import repeat, report, text
 from bench.distance import add_arguments, chosen
 from bench.live import Live
 from bench.machine import machine, versions
 from bench.origin import origin
+from bench.registry import NOT_QUICK, WORKLOADS
 from bench.results import LATEST, Outcome, Run
 from bench.suite import FULL, QUICK, Plan, Stopwatch, Suite, available, usual_targets
 from bench.targets import Target, Us
-from bench.workloads import WORKLOADS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0 when everything ran, 1 when a workload broke; a goal that was missed is a finding and no failure."""
     made = parser()
     options = made.parse_args(arguments)
-    names = options.only.split(",") if options.only else list(WORKLOADS)
+    usual = [name for name in WORKLOADS if not (options.quick and name in NOT_QUICK)]
+    names = options.only.split(",") if options.only else usual
     if unknown := [name for name in names if name not in WORKLOADS]:
         made.error(f"no such workload: {', '.join(unknown)}")
     try:
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         made.error(str(error))
     command = shlex.join(["python", "-m", "bench", *(sys.argv[1:] if arguments is None else arguments)])
+    earlier = repeat.earlier_run(options.json)
     run = Run(command, datetime.now(UTC).isoformat(timespec="seconds"), 0.0, machine(), versions())
     others = [option.partition("=") for option in options.also]
     candidates = usual_targets(floor=options.floor) + [Us(name, root=Path(place)) for name, _, place in others]
@@ -85,6 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if target.is_proxy:
                 run.versions[target.name] = target.version()
         broken = _carry_out(run, plan, live, targets, names, options.json)
+        if earlier is not None and repeat.is_like(run, earlier):
+            repeat.widen(run, earlier)
+            run.save(options.json)
+            live.say(f"\n{run.repeated}")
         page = options.report or options.json.with_suffix(".html")
         report.write(run, page)
         live.say(f"\n{run.seconds:.0f} s; figures in {_shown(options.json)}, report in {_shown(page)}")
@@ -94,10 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _carry_out(run: Run, plan: Plan, live: Live, targets: list[Target], names: Sequence[str], path: Path) -> int:
     """Run the workloads one after another, saving after each; return how many broke."""
     broken, watch = 0, Stopwatch()
-    with origin(live) as server:
+    with origin(live) as server, Suite(plan, live, server, targets) as suite:
         run.versions["PostgreSQL"] = server.execute("SHOW server_version")
         live.say(_head(run))
-        suite = Suite(plan, live, server, targets)
         for number, name in enumerate(names):
             live.progress = f"{number + 1}/{len(names)}"
             try:

@@ -37,9 +37,13 @@ class Address:
     tls: bool = False
     host: str = HOST
     database: str = DATABASE
+    given: str = ""
+    """The URL as somebody gave it, which may say more."""
 
     @property
     def url(self) -> str:
+        if self.given:
+            return self.given
         login = quote(self.user, safe="") + (f":{quote(self.password, safe='')}" if self.password else "")
         mode = "require" if self.tls else "disable"
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(self.database, safe='')}?sslmode={mode}"
@@ -59,10 +63,13 @@ class Running:
     tls: bool = False
     """Whether TLS is required; otherwise drivers ask for it as they like, and are told no."""
     database: str = DATABASE
+    given: str = ""
 
     @property
     def dsn(self) -> str:
         """A connection URL, for drivers and programs alike."""
+        if self.given:
+            return self.given
         login = quote(self.user, safe="") + (f":{quote(self.password, safe='')}" if self.password else "")
         mode = "?sslmode=require" if self.tls else ""
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(self.database, safe='')}{mode}"

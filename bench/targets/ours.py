@@ -49,6 +49,7 @@ class Direct(Target):
             password=origin.password,
             tls=origin.tls,
             database=origin.database,
+            given=origin.given,
         )
 
 

@@ -26,13 +26,8 @@ def bulk(suite: Suite) -> Outcome:
     outcome = Outcome(
         "bulk", "large results", f"COPY TO STDOUT of {ROWS * 1001 / 1e6:.0f} MB, read by one psycopg client."
     )
-    with suite.running(suite.targets) as running:
-        for number in range(suite.plan.rounds):
-            for target in running:
-                suite.live.where = f"{outcome.title}, {target.name}, round {number + 1}/{suite.plan.rounds}"
-                suite.live.now("…")
-                _round(suite, outcome, target)
-    suite.live.where = ""
+    for _, target in suite.interleaved(outcome, suite.running(suite.usual), suite.plan.rounds):
+        _round(suite, outcome, target)
     ratio = outcome.ratio("throughput", "us", "PgBouncer")
     outcome.promise("throughput of large results", "at least", 0.85, "× PgBouncer", ratio)
     return outcome

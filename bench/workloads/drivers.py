@@ -10,8 +10,8 @@ from typing import Any
 
 from bench import processes
 from bench.actors import ASYNCPG, NODE_POSTGRES, PSYCOPG, ActFailed, Program, actor
-from bench.results import Outcome
-from bench.suite import Suite, quantiles
+from bench.results import Outcome, quantiles
+from bench.suite import Suite
 from bench.targets import Running
 
 CLIENTS = 8
@@ -25,13 +25,13 @@ def drivers(suite: Suite) -> Outcome:
         f"One read by primary key, prepared, on {CLIENTS} connections of each driver. A target that cannot keep statements gets them "
         "unprepared, as its manual says.",
     )
-    with suite.running(suite.targets) as running:
-        for program in (PSYCOPG, ASYNCPG, NODE_POSTGRES):
-            if (reason := program.missing()) is not None:
-                outcome.skipped.append(reason)
-                continue
-            for _, target in suite.interleaved(outcome, running, suite.plan.rounds, f", {program.name}"):
-                _round(suite, outcome, program, target)
+    running = suite.running(suite.usual)
+    for program in (PSYCOPG, ASYNCPG, NODE_POSTGRES) if suite.plan.is_thorough else (ASYNCPG,):
+        if (reason := program.missing()) is not None:
+            outcome.skipped.append(reason)
+            continue
+        for _, target in suite.interleaved(outcome, running, suite.plan.few, f", {program.name}"):
+            _round(suite, outcome, program, target)
     for target in running:
         if not target.has_statements:
             outcome.skipped.append(f"{target.name}: this version keeps no prepared statements in transaction mode")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bench import processes
+from bench import processes, rounds
 from bench.results import Outcome
+from bench.rounds import Load
 from bench.suite import Suite
 
 CLIENTS = 16
@@ -20,17 +21,19 @@ def select_only(suite: Suite) -> Outcome:
         "pgbench -S",
         f"One SELECT by primary key, {CLIENTS} clients, 20 servers. Unpinned, load generator, Postgres and proxy share the cores "
         "as the kernel likes; pinned, the proxy has a core of its own and the rest share the others, so its throughput shows what "
-        "one core of it forwards. Direct, pinned, has the load's cores only.",
+        "one core of it forwards.",
     )
-    with suite.running(suite.targets) as running:
-        for pinned in (False, True) if suite.plan.pin and processes.can_pin() else (False,):
-            for mode in MODES:
-                able = running
-                if mode == "prepared":
-                    able = [t for t in running if t.traits.get("statements") != "no"]
-                label = f", {mode}{', pinned' if pinned else ''}"
-                suite.measure(outcome, able, ["-S", "-M", mode], clients=CLIENTS, label=label, pinned=pinned)
-    if any(t.traits.get("statements") == "no" for t in running):
+    running = suite.running(suite.forwarders)
+    for mode in MODES if suite.plan.is_thorough else ("simple", "prepared"):
+        able = [target for target in running if mode != "prepared" or target.has_statements]
+        rounds.measure(suite, outcome, able, Load(["-S", "-M", mode], CLIENTS, f", {mode}"))
+    if suite.plan.pin and processes.can_pin():
+        # Direct has no core to be alone on.
+        proxies = [target for target in running if target.roots]
+        for mode in ("simple", "extended"):
+            load = Load(["-S", "-M", mode], CLIENTS, f", {mode}, pinned", pinned=True)
+            rounds.measure(suite, outcome, proxies, load)
+    if not all(target.has_statements for target in running):
         outcome.skipped.append("PgBouncer with prepared statements: needs 1.21 or later")
     if suite.plan.pin and not processes.can_pin():
         outcome.skipped.append("pinned: needs two cores and an operating system that pins processes")
@@ -67,14 +70,17 @@ def updates(suite: Suite) -> Outcome:
     outcome = Outcome(
         "updates",
         "pgbench -N",
-        f"BEGIN, UPDATE, SELECT, INSERT, END in simple queries, {CLIENTS} clients. Figures are per transaction of five round trips.",
+        f"BEGIN, UPDATE, SELECT, INSERT, END, {CLIENTS} clients, by protocol. Figures are per transaction of five round trips.",
     )
-    with suite.running(suite.targets) as running:
-        suite.measure(outcome, running, ["-N", "-M", "simple"], clients=CLIENTS)
-    outcome.promise("CPU per transaction", "at most", CPU_LIMIT, "× PgBouncer", outcome.ratio("CPU", "us", "PgBouncer"))
-    outcome.promise(
-        "throughput", "at least", THROUGHPUT_LIMIT, "× PgBouncer", outcome.ratio("throughput", "us", "PgBouncer")
-    )
+    running = suite.running(suite.forwarders)
+    for mode in MODES if suite.plan.is_thorough else ("simple",):
+        able = [target for target in running if mode != "prepared" or target.has_statements]
+        load = Load(["-N", "-M", mode], CLIENTS, f", {mode}", rounds=suite.plan.few)
+        rounds.measure(suite, outcome, able, load)
+    for mode in ("simple", "extended"):
+        cpu, throughput = (outcome.ratio(f"{what}, {mode}", "us", "PgBouncer") for what in ("CPU", "throughput"))
+        outcome.promise(f"CPU per transaction, {mode}", "at most", CPU_LIMIT, "× PgBouncer", cpu)
+        outcome.promise(f"throughput, {mode}", "at least", THROUGHPUT_LIMIT, "× PgBouncer", throughput)
     return outcome
 
 
@@ -85,8 +91,7 @@ def connects(suite: Suite) -> Outcome:
         "pgbench -C -S",
         f"A new connection for each SELECT, {CLIENTS} clients, no TLS, no password: what a serverless program does, without the distance.",
     )
-    with suite.running(suite.targets) as running:
-        suite.measure(outcome, running, ["-C", "-S"], clients=CLIENTS)
+    rounds.measure(suite, outcome, suite.running(suite.usual), Load(["-C", "-S"], CLIENTS, rounds=suite.plan.few))
     return outcome
 
 
@@ -94,11 +99,11 @@ def busy(suite: Suite) -> Outcome:
     """Two thousand busy clients on twenty servers."""
     clients = suite.plan.busy_clients
     outcome = Outcome("busy", f"{clients:,} busy clients", f"pgbench -S with {clients:,} clients on 20 servers.")
-    with suite.running(suite.proxies) as running:
-        # Each client should get its turn several times.
-        suite.measure(
-            outcome, running, ["-S"], clients=clients, seconds=max(5.0, suite.plan.seconds), rounds=1, warm=True
-        )
+    able = [target for target in suite.forwarders if target.is_proxy]
+    # Each client should get its turn several times.
+    seconds = 5.0 if suite.plan.is_thorough else 2.0
+    load = Load(["-S"], clients, seconds=seconds, rounds=1, is_settled=True)
+    rounds.measure(suite, outcome, suite.running(able), load)
     if outcome.find("throughput", "us") is not None:
         errors = outcome.find("errors", "us")
         outcome.promise("errors", "at most", 0, "", errors.samples if errors else [0.0])

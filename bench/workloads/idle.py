@@ -18,8 +18,6 @@ from bench.targets import DATABASE, USER, Running
 
 LIMIT_KIB = 4.0
 AT_ONCE = 200
-POINTLESS = ("Pgpool-II",)
-"""A process for each client: ten thousand of them are not what it is for."""
 SETTLE_SECONDS = 1.0
 
 
@@ -37,8 +35,8 @@ def idle(suite: Suite) -> Outcome:
         outcome.skipped.append(
             f"{suite.plan.idle_clients:,} clients: this session may open {limit:,} files (ulimit -n)"
         )
-    for target in suite.proxies:
-        if target.name in POINTLESS:
+    for target in suite.forwarders:
+        if not target.is_proxy:
             continue
         suite.live.where = f"{outcome.title}, {target.name}"
         with target.start(suite.address) as running:

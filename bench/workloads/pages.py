@@ -28,9 +28,9 @@ def pages(suite: Suite) -> Outcome:
             programs.append(program)
         else:
             outcome.skipped.append(reason)
-    with suite.far() as away, suite.running(suite.targets, away.address) as running:
-        for program in programs:
-            _measure(suite, outcome, program, running)
+    running = suite.running(suite.usual, suite.far().address)
+    for program in programs:
+        _measure(suite, outcome, program, running)
     return outcome
 
 

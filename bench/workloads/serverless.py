@@ -58,10 +58,10 @@ def serverless(suite: Suite) -> Outcome:
         "at the proxies, which stand beside the program. A read is of another row each time, a hot read always of the same.",
     )
     programs = [program for program in (PSYCOPG, ASYNCPG, NODE_POSTGRES) if _usable(outcome, program)]
-    with suite.far() as away, suite.running(suite.targets, away.address) as running:
-        for program in programs:
-            more = IN_TRANSACTION if program is PSYCOPG else ()
-            _measure(suite, outcome, program, running, (*REQUESTS, *more))
+    running = suite.running(suite.usual, suite.far().address)
+    for program in programs if suite.plan.is_thorough else programs[:1]:
+        more = IN_TRANSACTION if program is PSYCOPG else ()
+        _measure(suite, outcome, program, running, (*REQUESTS, *more))
     for program in programs:
         _promise(suite, outcome, program)
     return outcome
@@ -77,8 +77,8 @@ def launch(suite: Suite) -> Outcome:
         "17 to 25 times for cached reads, 6 to 8 for uncached reads and for writes.",
     )
     program = NODE_POSTGRES if NODE_POSTGRES.missing() is None else PSYCOPG
-    with suite.far(tls="1.2") as away, suite.running(suite.targets, away.address) as running:
-        _measure(suite, outcome, program, running, REQUESTS)
+    running = suite.running(suite.usual, suite.far(tls="1.2").address)
+    _measure(suite, outcome, program, running, REQUESTS)
     _promise(suite, outcome, program)
     return outcome
 

@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench import rounds
 from bench.origin import ITEMS
 from bench.results import Outcome
+from bench.rounds import Load
 from bench.suite import Suite
+from bench.targets import Target
 
 CLIENTS = 16
+DIRECT_LIMIT = 200
 ZIPF = 1.1
 """Of all reads, a third is of ten keys of ten thousand."""
 
@@ -35,24 +39,17 @@ def scripts(*texts: str) -> Iterator[list[str]]:
         yield paths
 
 
-def _near_and_far(suite: Suite, outcome: Outcome, variants: Mapping[str, Sequence[str]]) -> None:
+def _near_and_far(
+    suite: Suite, outcome: Outcome, variants: Mapping[str, Sequence[str]], near: Sequence[Target]
+) -> None:
     """Each variant of pgbench's arguments, on this machine and over the distance."""
-    rounds = min(2, suite.plan.rounds)
-    with suite.running(suite.targets) as running:
-        for label, arguments in variants.items():
-            suite.measure(outcome, running, arguments, clients=CLIENTS, label=f"{label}, near", rounds=rounds)
-    with suite.far(tls=None) as away, suite.running(suite.targets, away.address) as running:
-        for label, arguments in variants.items():
-            suite.measure(
-                outcome,
-                running,
-                arguments,
-                clients=CLIENTS,
-                label=f"{label}, far",
-                seconds=max(2.0, suite.plan.seconds),
-                rounds=rounds,
-                warm=True,
-            )
+    for label, arguments in variants.items():
+        load = Load(arguments, CLIENTS, f"{label}, near", rounds=suite.plan.few)
+        rounds.measure(suite, outcome, suite.running(near), load)
+    away = suite.far(tls=None)
+    for label, arguments in variants.items():
+        load = Load(arguments, CLIENTS, f"{label}, far", rounds=1, is_settled=True)
+        rounds.measure(suite, outcome, suite.running(suite.usual, away.address), load)
 
 
 def mix(suite: Suite) -> Outcome:
@@ -65,7 +62,8 @@ def mix(suite: Suite) -> Outcome:
     )
     with scripts(READ, WRITE) as (read, write):
         files = ["-f", f"{read}@8", "-f", f"{write}@2"]
-        _near_and_far(suite, outcome, {", simple": files, ", extended": ["-M", "extended", *files]})
+        variants = {", simple": files, ", extended": ["-M", "extended", *files]}
+        _near_and_far(suite, outcome, variants if suite.plan.is_thorough else {", simple": files}, suite.targets)
     return outcome
 
 
@@ -78,7 +76,8 @@ def writes(suite: Suite) -> Outcome:
         "above. CPU is per transaction.",
     )
     with scripts(WRITE, TRANSACTION) as (write, transaction):
-        _near_and_far(suite, outcome, {", single": ["-f", write], ", in transactions": ["-f", transaction]})
+        variants = {", single": ["-f", write], ", in transactions": ["-f", transaction]}
+        _near_and_far(suite, outcome, variants, suite.usual)
     return outcome
 
 
@@ -87,20 +86,13 @@ def scale(suite: Suite) -> Outcome:
     outcome = Outcome(
         "scale",
         "scale with clients",
-        "pgbench -S, simple protocol, from one client to hundreds on 20 servers. The origin allows 200 connections.",
+        "pgbench -S, simple protocol, from one client to a thousand on 20 servers; direct as far as the origin's max_connections.",
     )
-    counts = (1, 16, 256) if suite.plan.rounds == 1 else (1, 4, 16, 64, 256, 1024)
-    with suite.running(suite.targets) as running:
-        for clients in counts:
-            able = [target for target in running if clients < 200 or target.name != "direct"]
-            suite.measure(
-                outcome,
-                able,
-                ["-S"],
-                clients=clients,
-                label=f", {clients} client{'s' if clients > 1 else ''}",
-                seconds=max(1.0, suite.plan.seconds / 2),
-                rounds=1 if suite.plan.rounds == 1 else 2,
-                warm=clients > 100,
-            )
+    for clients in (1, 4, 16, 64, 256, 1024) if suite.plan.is_thorough else (1, 16, 256):
+        able = [target for target in suite.usual if clients < DIRECT_LIMIT or target.name != "direct"]
+        label = f", {clients} client{'s' if clients > 1 else ''}"
+        load = Load(
+            ["-S"], clients, label, seconds=max(1.0, suite.plan.seconds / 2), rounds=1, is_settled=clients > 100
+        )
+        rounds.measure(suite, outcome, suite.running(able), load)
     return outcome

@@ -73,7 +73,7 @@ def _round(suite: Suite, outcome: Outcome, origin_port: int, script: Path, count
         report = pgbench.run(
             running,
             ["-f", str(script)],
-            seconds=suite.plan.seconds,
+            seconds=max(2.0, suite.plan.seconds),
             clients=CLIENTS,
             on_progress=lambda at, tps: suite.live.now(f"{at:.0f} s  {tps:,.0f}/s"),
         )

@@ -19,7 +19,8 @@ from bench.distance import Link
 from bench.live import Live
 from bench.operations import OPERATIONS
 from bench.origin import prepare
-from bench.suite import QUICK, Suite, quantiles
+from bench.results import quantiles
+from bench.suite import QUICK, Suite
 from bench.targets import Address, Direct, Floor, Missing, PgBouncer, Running
 from bench.workloads.workers import responder
 from hyperdrive.pgwire import messages as m

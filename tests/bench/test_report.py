@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import compare, report, svg
+from bench import charts, compare, report, svg
 from bench.live import table
 from bench.results import Outcome, Run
 
@@ -27,13 +27,14 @@ def run(us: list[float], commit: str = "abc") -> Run:
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
     page = report.page(run([900.0]))
-    assert re.findall(r"""(?:src|href)=|@import|url\(""", page) == []
+    assert re.findall(r"""src=|href="[^#]|@import|url\(|<script|<link""", page) == []
     assert set(re.findall(r"https?://[^\"' ]+", page)) == {"http://www.w3.org/2000/svg"}
 
 
 def test_every_plot_is_well_formed() -> None:
     plots = re.findall(r"<svg.*?</svg>", report.page(run([900.0, 950.0])), re.DOTALL)
-    assert len(plots) == 3
+    # The goal beside its value, throughput, latencies, round trips.
+    assert len(plots) == 4
     for plot in plots:
         ElementTree.fromstring(plot)
 
@@ -62,11 +63,81 @@ def test_bars_begin_at_zero_and_share_a_scale() -> None:
 
 
 def test_a_distribution_rises_from_left_to_right() -> None:
-    plot = svg.curves([("us", [3.0, 1.0, 2.0])], title="t", unit="ms")
+    plot = charts.curves([("us", [3.0, 1.0, 2.0])], title="t", unit="ms")
     found = re.search(r'<polyline[^>]* points="([^"]+)"', plot)
     assert found is not None
     points = [tuple(map(float, point.split(","))) for point in found[1].split()]
     assert points == sorted(points, key=lambda point: (point[0], -point[1]))
+
+
+def test_every_link_of_the_page_leads_somewhere() -> None:
+    page = report.page(run([900.0]))
+    links = set(re.findall(r'href="#([^"]+)"', page))
+    assert links
+    assert links <= set(re.findall(r'id="?([\w-]+)', page))
+
+
+def test_a_workload_that_no_chapter_knows_is_shown_all_the_same() -> None:
+    made = run([900.0])
+    made.outcomes.append(Outcome("new", "something new", "about"))
+    assert "<h3>something new</h3>" in report.page(made)
+
+
+def test_rows_of_a_pair_are_on_two_scales() -> None:
+    rows = [charts.Pair("us", svg.Bar("us", 100.0, "100"), svg.Bar("us", 4.0, "4")), charts.Pair("direct", None, None)]
+    plot = charts.pairs([charts.PairGroup("a", rows)], title="t", left="1/s", right="µs")
+    widths = re.findall(r'<rect class="us"[^>]* width="([\d.]+)"', plot)
+    assert len(widths) == 2
+    assert widths[0] == widths[1]
+
+
+def test_dots_of_equal_values_do_not_hide_each_other() -> None:
+    row = charts.DotRow("connect", [("direct", 4.0), ("us", 1.0), ("PgBouncer", 1.0)], goal=1.0)
+    plot = charts.dots([row], title="t", unit="round trips")
+    places = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', plot)
+    assert len(set(places)) == 3
+    assert places[1][0] == places[2][0]
+
+
+def test_lines_rise_with_their_values_and_stay_inside() -> None:
+    plot = charts.lines([("us", [(1.0, 10.0), (16.0, 50.0), (256.0, 100.0)])], title="t", x_unit="clients", unit="1/s")
+    found = re.search(r'<polyline[^>]* points="([^"]+)"', plot)
+    assert found is not None
+    points = [tuple(map(float, point.split(","))) for point in found[1].split()]
+    assert points == sorted(points, key=lambda point: (point[0], -point[1]))
+    assert all(0 <= x <= charts.PANEL and 0 <= y for x, y in points)
+
+
+BULLETS = [(0.5, 1.0, 30.0), (1.0, 1.0, 60.0), (3.0, 1.0, 120.0)]
+
+
+@pytest.mark.parametrize(("value", "limit", "width"), BULLETS)
+def test_a_value_stands_beside_its_goal(value: float, limit: float, width: float) -> None:
+    """The goal is in the middle; twice of it is the end."""
+    plot = charts.bullet(value, limit, is_met=True)
+    assert f'<rect class="met" x="0" y="4" width="{width:.1f}"' in plot
+    assert 'x1="60.0"' in plot
+
+
+@pytest.mark.parametrize(
+    ("top", "ticks"), [(10.0, [0.0, 5.0, 10.0]), (16.0, [0.0, 5.0, 10.0, 15.0]), (0.8, [0.0, 0.2, 0.4, 0.6, 0.8])]
+)
+def test_ticks_are_round_numbers(top: float, ticks: list[float]) -> None:
+    assert ticks == pytest.approx(svg.even_ticks(top))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("us", "us"),
+        ("us, 2 workers", "us"),
+        ("us, cached", "cached"),
+        ("us, cached, behind", "cached"),
+        ("Odyssey", "other"),
+    ],
+)
+def test_a_target_has_one_colour_everywhere(name: str, kind: str) -> None:
+    assert svg.colour(name) == kind
 
 
 def test_a_change_counts_when_rounds_do_not_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

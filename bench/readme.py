@@ -1,0 +1,137 @@
+"""The tables of the README, from a run: ``python -m bench readme`` writes them between two markers and leaves the rest alone."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.live import figure as digits
+from bench.machine import ROOT
+from bench.results import LATEST, Goal, Outcome, Run, load
+from bench.text import rows_of_trips
+
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+_COLUMNS = ("direct", "PgBouncer", "us", "us, cached")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A row of the first table: a metric in milliseconds, and which of our targets is held against direct."""
+
+    metric: str
+    ours: str
+    claimed: str = ""
+    """What Cloudflare's Hyperdrive claimed at its launch."""
+
+
+_KINDS = (
+    ("read", "us", "6–8×"),
+    ("write", "us", "6–8×"),
+    ("hot read", "us, cached", "17–25×"),
+)
+
+
+def tables(run: Run) -> str:
+    """Everything between the markers."""
+    head = (
+        f"Measured {run.started[:10]} at commit {run.versions.get('commit', 'unknown')} on {run.machine.get('processor', '')}, "
+        f"{run.machine.get('cores', '')} cores, by `{run.command}`. Medians; `us` is with the cache off."
+    )
+    parts = [head]
+    for key in ("serverless", "launch"):
+        if (outcome := run.find(key)) is not None and outcome.figures:
+            parts += [f"**{outcome.title[:1].upper()}{outcome.title[1:]}.** {outcome.about}", _claims(outcome)]
+    if (trips := run.find("round-trips")) is not None:
+        parts += [f"**Round trips per operation.** {trips.about}", _trips(trips)]
+    parts += ["**What was promised, and what came out.**", _goals(run)]
+    if run.repeated:
+        parts.append(run.repeated + ".")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _claims(outcome: Outcome) -> str:
+    columns = [name for name in _COLUMNS if any(f.target == name for f in outcome.figures)]
+    rows = [["milliseconds", *columns, "faster than direct", "goal", "at launch"]]
+    goals = {goal.name: goal for goal in outcome.goals}
+    for metric in dict.fromkeys(f.metric for f in outcome.figures):
+        program, _, kind = metric.partition(": ")
+        ours, claimed = next(((ours, said) for name, ours, said in _KINDS if name == kind), ("us", ""))
+        cells = [_cell(outcome, metric, target) for target in columns]
+        ratio = sorted(outcome.ratio(metric, "direct", ours))
+        goal = goals.get(f"{program}: {'cached read' if kind == 'hot read' else f'uncached {kind}'}")
+        rows.append(
+            [metric, *cells, f"**{digits(ratio[len(ratio) // 2])}×**" if ratio else "–", *_verdict(goal), claimed]
+        )
+    return markdown(rows)
+
+
+def _verdict(goal: Goal | None) -> list[str]:
+    return [f"≥ {goal.limit:g}×, {goal.verdict}" if goal is not None else ""]
+
+
+def _cell(outcome: Outcome, metric: str, target: str) -> str:
+    found = outcome.find(metric, target)
+    return digits(found.median) if found is not None else "–"
+
+
+def _trips(outcome: Outcome) -> str:
+    return markdown([[str(cell) for cell in row] for row in rows_of_trips(outcome)])
+
+
+def _goals(run: Run) -> str:
+    rows = [["", "figure", "here", "goal", ""]]
+    for outcome in run.outcomes:
+        if outcome.key in ("serverless", "launch", "round-trips"):
+            continue  # they have their own tables
+        for goal in outcome.goals:
+            here = digits(float(goal.value))
+            low, high = goal.interval
+            if not goal.is_certain:
+                here += f" ({digits(float(low))} – {digits(float(high))})"
+            bound = f"{goal.bound} {goal.limit:g} {goal.unit}".strip()
+            rows.append([outcome.title, goal.name, here, bound, goal.verdict])
+    return markdown(rows) if len(rows) > 1 else ""
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a table, the first being the head."""
+    lines = ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def _cells(row: Sequence[str]) -> Iterator[str]:
+    return (cell.replace("|", "\\|") for cell in row)
+
+
+def replaced(text: str, tables: str) -> str:
+    """*text* with *tables* between its markers.
+
+    Raises:
+        ValueError: it has no markers.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no markers {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the tables of a run into the README; 2 when it has no place for them."""
+    parser = argparse.ArgumentParser(prog="python -m bench readme", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", type=Path, nargs="?", default=LATEST, help="figures of a run (default: the latest)")
+    parser.add_argument("--into", type=Path, default=ROOT / "README.md", metavar="FILE")
+    parser.add_argument("--print", action="store_true", help="print them and change nothing")
+    options = parser.parse_args(arguments)
+    made = tables(load(options.file))
+    if options.print:
+        print(made)
+        return 0
+    try:
+        options.into.write_text(replaced(options.into.read_text(), made))
+    except ValueError as error:
+        print(f"{options.into}: {error}")
+        return 2
+    return 0

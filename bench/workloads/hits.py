@@ -1,0 +1,97 @@
+"""The cache by itself: what a hit costs, what it saves, and what it costs not to hit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench import rounds
+from bench.origin import FACTS
+from bench.results import Outcome
+from bench.rounds import Load
+from bench.suite import Suite
+from bench.targets import CACHED, US, Floor, Pgpool, Running
+from bench.workloads.web import scripts
+
+CLIENTS = 16
+KEYS = 1_000
+HIT = f"\\set id random(1, {KEYS})\nSELECT name, price FROM bench_items WHERE id = :id;\n"
+HEAVY = "\\set kind random(0, 9)\nSELECT count(*), sum(id) FROM bench_facts WHERE kind = :kind;\n"
+MISS = "\\set n random(1, 2000000000)\nSELECT name, price, :n FROM bench_items WHERE id = 7;\n"
+
+HIT_GOALS = {"simple": 2.5, "extended": 3.0}
+PGBOUNCER_GOAL = 4.0
+HIT_CPU_US = 12.0
+HIT_CPU_SHARE = 12 / 25
+HEAVY_GOAL = 50.0
+MISS_GOAL = 1.5
+
+
+def hits(suite: Suite) -> Outcome:
+    """Point reads that the cache has."""
+    outcome = Outcome(
+        "hits",
+        "cached point reads",
+        f"One row by primary key, {KEYS:,} keys that were all read before, {CLIENTS} clients of pgbench. The floor is a forwarder in "
+        "Python that decides nothing: the goal for a hit's CPU was set where it shows 25 µs, so it is also given in parts of it.",
+    )
+    targets = [*suite.targets, *([] if any(t.name == "floor" for t in suite.targets) else [Floor()])]
+    running = suite.running(targets)
+    with scripts(HIT) as (script,):
+        for mode in ("simple", "extended", "prepared") if suite.plan.is_thorough else ("simple", "extended"):
+            able = [t for t in running if mode != "prepared" or t.name in ("direct", CACHED)]
+            load = Load(["-M", mode, "-f", script], CLIENTS, f", {mode}")
+            rounds.warm(suite, _caches(able), load)
+            rounds.measure(suite, outcome, able, load)
+    for mode, goal in HIT_GOALS.items():
+        _promise(outcome, mode, goal)
+    return outcome
+
+
+def _promise(outcome: Outcome, mode: str, goal: float) -> None:
+    label = f", {mode}"
+    for rival, limit in (("direct", goal), ("PgBouncer", PGBOUNCER_GOAL)):
+        ratio = outcome.ratio(f"throughput{label}", CACHED, rival)
+        outcome.promise(f"throughput of hits{label}", "at least", limit, f"× {rival}", ratio)
+    cpu, p50, p99 = (outcome.find(f"{metric}{label}", CACHED) for metric in ("CPU", "p50", "p99"))
+    if cpu is not None:
+        outcome.promise(f"CPU per hit{label}", "at most", HIT_CPU_US, "µs", cpu.samples)
+        share = outcome.ratio(f"CPU{label}", CACHED, "floor")
+        outcome.promise(f"CPU per hit{label}", "at most", HIT_CPU_SHARE, "× the plain forwarder", share)
+    if p50 is not None and p99 is not None:
+        late = [slow / middle for slow, middle in zip(p99.samples, p50.samples, strict=True) if middle]
+        outcome.promise(f"p99 of a hit{label}", "at most", 2.0, "× p50", late)
+
+
+def _caches(running: Sequence[Running]) -> list[Running]:
+    return [target for target in running if target.name in (CACHED, Pgpool.name)]
+
+
+def aggregate(suite: Suite) -> Outcome:
+    """An aggregate over all of a table."""
+    outcome = Outcome(
+        "aggregate",
+        "a cached aggregate",
+        f"count and sum over {FACTS:,} rows, ten different ones, {CLIENTS} clients of pgbench, simple protocol.",
+    )
+    running = suite.running(suite.targets)
+    with scripts(HEAVY) as (script,):
+        load = Load(["-f", script], CLIENTS)
+        rounds.warm(suite, _caches(running), load)
+        rounds.measure(suite, outcome, running, load)
+    ratio = outcome.ratio("throughput", CACHED, "direct")
+    outcome.promise("throughput of a cached aggregate", "at least", HEAVY_GOAL, "× direct", ratio)
+    return outcome
+
+
+def misses(suite: Suite) -> Outcome:
+    """Statements of which no two are alike."""
+    outcome = Outcome(
+        "misses",
+        "nothing to hit",
+        f"Every statement text is another (a literal inlined), so the hit rate is zero; {CLIENTS} clients of pgbench, simple protocol.",
+    )
+    able = [target for target in suite.usual if target.is_proxy]
+    with scripts(MISS) as (script,):
+        rounds.measure(suite, outcome, suite.running(able), Load(["-f", script], CLIENTS))
+    outcome.promise("CPU of a miss", "at most", MISS_GOAL, "× cache off", outcome.ratio("CPU", CACHED, US))
+    return outcome

@@ -26,11 +26,11 @@ from hyperdrive.pgwire.framing import (
     SYNC,
 )
 from hyperdrive.session.batch import RAW, Op, name_at
+from hyperdrive.session.known import ASKS, Known
 from hyperdrive.session.outcome import PREPARED
 from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.settings import Label
 from hyperdrive.session.statements import NAME_BYTES
-from hyperdrive.session.transactions import Transactions
 from hyperdrive.sql.verdict import Kind, Verdict
 
 ASYNCPG_RESET: Final = b"SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
@@ -48,7 +48,7 @@ _PLAIN_BINDS: Final = frozenset({b"\0\0" + bytes(6), b"\0\0\0\0\0\0\0\1\0\0"})
 """Bind of the unnamed statement to the unnamed portal, without parameters, with results as text."""
 
 
-class Answers(Transactions):
+class Answers(Known):
     """The part of a client session that answers by itself."""
 
     __slots__ = ("unnamed", "unnamed_verdict")
@@ -124,6 +124,8 @@ class Answers(Transactions):
         kinds = bytes([kind for kind, _, _ in scope])
         if kinds in ONE_STATEMENT:
             reply = self._run_scope(scope, end + 1)
+        elif kinds in ASKS:
+            reply = self._ask_scope(scope)
         else:
             reply = self._close_scope(scope)
         return None if reply is None else (reply, end + 1)
@@ -204,9 +206,6 @@ class Answers(Transactions):
         self.pipe.saved[Saved.DISCARD] += 1
         self.journal.reset_settings_here()
         return _ASYNCPG_RESET_REPLY + self._tell(self.base_told)
-
-    def _has_sql_prepared(self) -> bool:
-        return any(reason == PREPARED for reason, _ in self.journal.lasting or ())
 
 
 def plain_scope(scope: list[Op]) -> Verdict | None:

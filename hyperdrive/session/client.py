@@ -414,6 +414,7 @@ class ClientSession(Endings):
 
     def settle(self, status: int, *, failed: bool, at_rest: bool) -> None:
         """A scope ended with *status*."""
+        self._epoch_ends(is_idle=status == IDLE)
         self._heard(failed=failed)
         if self.live is not None:
             self.live.is_confirmed = True

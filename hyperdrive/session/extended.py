@@ -26,20 +26,6 @@ from hyperdrive.sql.verdict import Kind, Statement, Verdict
 
 _POISON_BIND: Final = messages.bind(b"", POISON)
 
-_HARMLESS: Final = frozenset(
-    {
-        b"application_name",
-        b"statement_timeout",
-        b"lock_timeout",
-        b"idle_in_transaction_session_timeout",
-        b"idle_session_timeout",
-        b"client_min_messages",
-        b"extra_float_digits",
-    },
-)
-"""Settings that Parse does not look at."""
-
-
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
@@ -48,6 +34,9 @@ _EXITS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.ROLLBACK_TO, Kind.PR
 
 _CLEARS: Final = frozenset({Kind.DISCARD_ALL, Kind.DEALLOCATE_ALL, Kind.RESET, Kind.RESET_ALL})
 """What drops names or values that later scopes of a pipeline may count on."""
+
+
+_MAY_END_EPOCH: Final = frozenset({Kind.DO, Kind.CALL, Kind.EXECUTE})
 
 
 class WaitError(Exception):
@@ -67,14 +56,10 @@ def _accepts(server: ServerSession) -> bool:
 class Extended(Answers):
     """The part of a client session that composes the messages of the extended protocol."""
 
-    __slots__ = ("_bound_here", "_clears", "_parsed_here", "serial")
-
-    _last_serial = 0
+    __slots__ = ("_bound_here", "_clears", "_parsed_here")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
-        self.serial: int | None = None
-        """Stands for the session in the key of statements that it shares with nobody."""
         self._clears = False
         """Something is under way that drops names or values: what is behind its scope waits."""
         self._bound_here: Set[bytes] = _NOTHING
@@ -134,10 +119,18 @@ class Extended(Answers):
             server.queue.append(fake(messages.PARSE_COMPLETE, kind="P", named=named))
             return
         entry = Expected("P", statement=shared, name=key, named=named)
+        entry.epoch = self._learns_in(server)
         self._send_parse(shared, entry, server, out, again=present is not None)
 
     def _send_parse(
-        self, shared: SharedStatement, entry: Expected, server: ServerSession, out: list[bytes], *, again: bool
+        self,
+        shared: SharedStatement,
+        entry: Expected,
+        server: ServerSession,
+        out: list[bytes],
+        *,
+        again: bool,
+        types: bytes = b"",
     ) -> None:
         if again:
             # Sent in an earlier scope whose fate is open: closing first makes this right whatever that is.
@@ -145,9 +138,15 @@ class Extended(Answers):
             server.queue.append(Expected("C", Action.SKIP, statement=shared))
         else:
             self._evict(server, out)
-        out.append(shared.parse_message())
+        out.append(shared.parse_message(types))
         server.queue.append(entry)
         server.statements[shared] = False
+
+    def _learns_in(self, server: ServerSession) -> int:
+        """The schema epoch that the origin will answer from; -1 if the transaction may have changed the schema itself."""
+        if server.status == IDLE or (self.live is not None and self.live.only_reads):
+            return self.pipe.epoch
+        return -1
 
     def _evict(self, server: ServerSession, out: list[bytes]) -> None:
         """Close the statements used longest ago until one more fits; never one that this batch refers to (W-20)."""
@@ -159,19 +158,6 @@ class Extended(Answers):
             del server.statements[old]
             out.append(messages.close(b"S", old.name))
             server.queue.append(Expected("C", Action.SKIP, statement=old))
-
-    def _parse_settings(self) -> object:
-        """What a shared statement's key says of the settings at Parse; sessions with names of their own share nothing."""
-        if self.journal.pins or self._has_sql_prepared():
-            return self._own_serial()
-        items = self.journal.wanted.items
-        return tuple((n, items[n]) for n in sorted(items) if n not in _HARMLESS) if items else ()
-
-    def _own_serial(self) -> int:
-        if self.serial is None:
-            Extended._last_serial += 1
-            self.serial = Extended._last_serial
-        return self.serial
 
     def _here(self) -> set[SharedStatement]:
         if self._parsed_here is None:
@@ -196,17 +182,26 @@ class Extended(Answers):
             statements.move_to_end(shared)
         elif shared not in self._here():
             entry = Expected("P", Action.SKIP, statement=shared, name=name[:NAME_BYTES])
-            self._send_parse(shared, entry, server, out, again=shared in statements)
+            self._send_parse(shared, entry, server, out, again=shared in statements, types=found.types)
             self._here().add(shared)
-            if found.told is not None:
-                # The client decodes rows by what it was told; the schema may have changed meanwhile (W-26, E-6).
-                out += [messages.describe(b"S", shared.name), messages.FLUSH]
-                server.open_scope = True
-                server.queue.append(
-                    Expected("DS", Action.COMPARE, statement=shared, name=found.name, named=found, describes=True)
-                )
-                raise _WAIT
+            if found.told is not None and found.told != messages.NO_DATA:
+                self._compare(found, server, out)
         return found
+
+    def _compare(self, named: Named, server: ServerSession, out: list[bytes]) -> None:
+        """The client decodes rows by what it was told; the schema may have changed meanwhile (W-26, E-6).
+
+        A proven read goes out behind the question, others wait for the answer: what they did could not be undone.
+        """
+        shared = named.statement
+        is_read = shared.verdict.is_read and self.pipe.is_read_only([shared.sql], self.journal.wanted)
+        action = Action.CHECK if is_read else Action.COMPARE
+        out.append(messages.describe(b"S", shared.name))
+        server.open_scope = True
+        server.queue.append(Expected("DS", action, statement=shared, name=named.name, named=named, describes=True))
+        if not is_read:
+            out.append(messages.FLUSH)
+            raise _WAIT
 
     def _bind(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         portal, name_start = name_at(raw, 5)
@@ -277,9 +272,9 @@ class Extended(Answers):
             found = self._ensure(name, server, out)
             if found is not None:
                 out.append(messages.describe(b"S", found.statement.name))
-                server.queue.append(
-                    Expected("DS", statement=found.statement, name=found.name, named=found, describes=True)
-                )
+                entry = Expected("DS", statement=found.statement, name=found.name, named=found, describes=True)
+                entry.epoch = self._learns_in(server)
+                server.queue.append(entry)
                 return
             out.append(raw)
         server.queue.append(replies.DESCRIBE_STATEMENT)
@@ -388,8 +383,11 @@ class Extended(Answers):
         """
         if statement is None:
             self.journal.completed_unknown()
+            self._ends_epoch = True
         else:
             self.journal.completed(statement, tag, parameters)
+            if statement.ends_epoch or statement.kind in _MAY_END_EPOCH:
+                self._ends_epoch = True
             if statement.alters_defaults:
                 self.pipe.defaults_changed()
             if restored:

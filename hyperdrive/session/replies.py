@@ -37,6 +37,8 @@ class Action(Enum):
     """Kept in ``captured`` for a decision."""
     COMPARE = "compare"
     """A description to be held against what the client was told; another one fails the scope (W-26)."""
+    CHECK = "check"
+    """As COMPARE, with the rest of the scope behind it already: another description ends the connection."""
     INSTEAD = "instead"
     """We asked the server for more than the client did: ``payload`` stands for the first CommandComplete, rows are dropped."""
     REPLACE = "replace"
@@ -79,6 +81,7 @@ class Expected:
         "captured",
         "describes",
         "ends_scope",
+        "epoch",
         "gone",
         "kind",
         "legal",
@@ -112,6 +115,8 @@ class Expected:
         self.named = named
         self.before: tuple[bytes, bytes | None, object] | None = None
         """Of a Parse of the unnamed statement: its message, and message and verdict of what it took the place of."""
+        self.epoch = -1
+        """The schema epoch that the description or the Parse belongs to; -1: not to be remembered."""
         self.gone: list[Named] = []
         """Names that a DEALLOCATE answered here has freed."""
         self.describes = describes

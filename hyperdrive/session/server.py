@@ -43,6 +43,9 @@ FAILED: Final = ord("E")
 
 _CHANGED: Final = error_response("cached plan must not change result type", "0A000")
 
+_CHANGES: Final = frozenset({"0A000", "42P01", "42703", "42883", "42704"})
+"""A statement is not what it was: its result, a relation, a column, a function or a type has changed or gone."""
+
 _FORGETS: Final = (b"DISCARD ALL", b"DEALLOCATE ALL")
 
 THROUGH_ABOVE: Final = 32 * 1024
@@ -288,6 +291,8 @@ class ServerSession:
             self.queue.popleft()
             if head.kind in "CP" and head.statement is not None and head.statement in self.statements:
                 self.statements[head.statement] = head.kind == "P"
+                if head.kind == "P" and head.epoch >= 0:
+                    head.statement.parsed_in = head.epoch
                 if head.named is not None:
                     head.named.is_pending = False
         elif move == READY:
@@ -301,8 +306,10 @@ class ServerSession:
             self.status = data[start + 5]
             if head is not replies.RESTORE and (self.attention or self.failed):
                 self._settle()
-        if head.describes and kind in (ROW_DESCRIPTION, NO_DATA):
-            return self._described(head, data[start:end])
+        if head.describes:
+            if kind in (ROW_DESCRIPTION, NO_DATA):
+                return self._described(head, data[start:end])
+            head.captured = data[start:end]  # of the parameters
         if head.action is Action.FORWARD:
             return None
         if head.action is Action.CAPTURE:
@@ -315,18 +322,26 @@ class ServerSession:
         return b""
 
     def _described(self, head: Expected, message: bytes) -> bytes | None:
-        named = head.named
+        named, parameters = head.named, head.captured
         assert named is not None
-        if head.action is Action.COMPARE:
+        if head.action in (Action.COMPARE, Action.CHECK):
             if message == named.told:
                 return b""
-            # Behind the Flush nothing was sent yet: the scope fails here, and the client's own Sync ends it.
             self.failed = True
             if self.client is not None:
                 self.client.changed(head)
+                if head.action is Action.CHECK:
+                    # Rows that the client would misread are on their way; the transaction, if it is one, goes with them.
+                    self.refusal = _CHANGED
+                    raise OriginLost(
+                        "the result of a statement has changed", log_text="another description than was told"
+                    )
+                # Behind the Flush nothing was sent yet: the scope fails here, and the client's own Sync ends it.
                 self.client.poison()
             return _CHANGED
-        named.told = message
+        named.told, named.types = message, parameters[5:]
+        if head.epoch >= 0:
+            named.statement.described(head.epoch, parameters + message)
         return None
 
     def _settle(self) -> None:
@@ -393,8 +408,10 @@ class ServerSession:
             if self.client is not None:
                 self.client.unnamed = None
         self.copy_in = False
-        if head.statement is not None and fields.get("C") == "0A000" and self.client is not None:
-            self.client.changed(head)
+        if head.statement is not None and fields.get("C") in _CHANGES:
+            head.statement.forget()
+            if fields.get("C") == "0A000" and self.client is not None:
+                self.client.changed(head)
         if head.action is Action.FORWARD:
             return self._with_client_names(message, head)
         if head.action is Action.INSTEAD:

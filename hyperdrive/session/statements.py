@@ -30,21 +30,40 @@ class SharedStatement:
     ``body`` is the Parse message's content behind the name: SQL, zero, count and OIDs.
     """
 
-    __slots__ = ("__weakref__", "body", "name", "verdict")
+    __slots__ = ("__weakref__", "body", "described_in", "description", "name", "parsed_in", "verdict")
 
     def __init__(self, name: bytes, body: bytes, verdict: Verdict) -> None:
         self.name = name
         self.body = body
         self.verdict = verdict
+        self.parsed_in = -1
+        """The schema epoch in which the origin accepted it last."""
+        self.described_in = -1
+        """The schema epoch in which the origin gave ``description``."""
+        self.description = b""
+        """ParameterDescription, then RowDescription or NoData."""
 
     @property
     def sql(self) -> bytes:
         """The text."""
         return self.body[: self.body.find(b"\0")]
 
-    def parse_message(self) -> bytes:
-        """The Parse message that prepares it on a server."""
-        return b"P" + (len(self.name) + 5 + len(self.body)).to_bytes(4, "big") + self.name + b"\0" + self.body
+    def parse_message(self, types: bytes = b"") -> bytes:
+        """The Parse message that prepares it on a server; with the parameter *types* that a client was told, if any (E-6).
+
+        What has become of a column meanwhile then converts or is refused, and binary bytes are not read as another type.
+        """
+        body = self.sql + b"\0" + types if types else self.body
+        return b"P" + (len(self.name) + 5 + len(body)).to_bytes(4, "big") + self.name + b"\0" + body
+
+    def described(self, epoch: int, description: bytes) -> None:
+        """The origin has described it."""
+        self.described_in = epoch
+        self.description = description
+
+    def forget(self) -> None:
+        """The origin no longer has what it was described as."""
+        self.parsed_in = self.described_in = -1
 
     def __repr__(self) -> str:
         return f"<{self.name.decode()}>"
@@ -56,12 +75,14 @@ class Named:
     ``told`` is the RowDescription or NoData that the client was given for it; ``None`` while it has not asked.
     """
 
-    __slots__ = ("bind", "is_pending", "name", "statement", "told", "wholes")
+    __slots__ = ("bind", "is_pending", "name", "statement", "told", "types", "wholes")
 
     def __init__(self, statement: SharedStatement, name: bytes) -> None:
         self.statement = statement
         self.name = name
         self.told: bytes | None = None
+        self.types = b""
+        """Count and OIDs of its parameters as the client was told them."""
         self.is_pending = True
         """Its Parse has not been answered, so it may yet turn out not to exist."""
         bind = self.bind = Expected("B", statement=statement, name=name, named=self)
@@ -86,6 +107,10 @@ class StatementRegistry:
             self._last += 1
             found = self._by_key[body, settings] = SharedStatement(b"_hd_%d" % self._last, body, verdict)
         return found
+
+    def find(self, body: bytes, settings: object) -> SharedStatement | None:
+        """The shared statement, if there is one."""
+        return self._by_key.get((body, settings))
 
     def forget(self, statement: SharedStatement) -> None:
         """Give *statement* to nobody else: its result has changed, and a new Parse has to see the new one."""

@@ -1,0 +1,127 @@
+"""Parse and Describe of statements that the origin has accepted and described before, answered here (E-6).
+
+What is known holds for one schema epoch and one set of the settings that Parse looks at. The real Parse travels with the Bind that
+needs it; a client never decodes rows by a description that no longer holds, since that is compared on the way. Knows no server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from hyperdrive.metrics import Saved
+from hyperdrive.pgwire import messages
+from hyperdrive.pgwire.framing import PARSE
+from hyperdrive.session.batch import UNREAD, Op, name_at
+from hyperdrive.session.outcome import PREPARED
+from hyperdrive.session.pipe import Pipe
+from hyperdrive.session.server import ServerSession
+from hyperdrive.session.settings import Label
+from hyperdrive.session.statements import NAME_BYTES, Named, SharedStatement
+from hyperdrive.session.transactions import Transactions
+from hyperdrive.sql.verdict import Isolation
+
+_HARMLESS: Final = frozenset(
+    {
+        b"application_name",
+        b"statement_timeout",
+        b"lock_timeout",
+        b"idle_in_transaction_session_timeout",
+        b"idle_session_timeout",
+        b"client_min_messages",
+        b"extra_float_digits",
+    },
+)
+"""Settings that Parse does not look at."""
+
+ASKS: Final = frozenset({b"P", b"PD", b"D"})
+"""Scopes that only ask what a statement is."""
+
+_NO_SNAPSHOT: Final = frozenset({Isolation.READ_UNCOMMITTED, Isolation.READ_COMMITTED})
+"""Levels at which the first Parse of a transaction does not fix what the rest of it sees (E-0.4)."""
+
+
+class Known(Transactions):
+    """The part of a client session that knows statements."""
+
+    __slots__ = ("_ends_epoch", "serial")
+
+    _last_serial = 0
+
+    def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
+        super().__init__(pipe, base, told)
+        self.serial: int | None = None
+        """Stands for the session in the key of statements that it shares with nobody."""
+        self._ends_epoch = False
+        """The transaction has changed the schema, or may have: whatever is known ends with each of its scopes."""
+
+    def _ask_scope(self, scope: list[Op]) -> bytes | None:
+        """The reply to Parse and Describe of one named statement that is known; ``None``: the origin has to be asked."""
+        if not self._may_know():
+            return None
+        kind, raw, verdict = scope[0]
+        if kind == PARSE:
+            name, body_at = name_at(raw, 5)
+            key = name[:NAME_BYTES]
+            if not name or key in self._shared or verdict is None or verdict is UNREAD or verdict.statements is None:
+                return None
+            shared = self.pipe.registry.find(raw[body_at:], self._parse_settings())
+            if shared is None or self.pipe.epoch not in (shared.parsed_in, shared.described_in):
+                return None
+            named, describes = Named(shared, key), scope[1:]
+            named.is_pending = False
+        else:
+            found = self._shared.get(name_at(raw, 6)[0][:NAME_BYTES])
+            if found is None or found.is_pending:
+                return None
+            named, shared, describes = found, found.statement, scope
+            key = found.name
+        if describes and not self._is_described(describes[0][1], key, shared):
+            return None
+        if kind == PARSE:
+            self._shared[key] = named
+        self.pipe.saved[Saved.DESCRIBE if describes else Saved.PARSE] += 1
+        out = messages.PARSE_COMPLETE if kind == PARSE else b""
+        return out + (self._describe_here(named) if describes else b"")
+
+    def _is_described(self, raw: bytes, key: bytes, shared: SharedStatement) -> bool:
+        return raw[5:6] == b"S" and name_at(raw, 6)[0][:NAME_BYTES] == key and shared.described_in == self.pipe.epoch
+
+    def _describe_here(self, named: Named) -> bytes:
+        description = named.statement.description
+        end = 1 + int.from_bytes(description[1:5], "big")
+        named.types, named.told = description[5:end], description[end:]
+        return description
+
+    def _may_know(self) -> bool:
+        if not self.pipe.switches.known_statements or self.journal.is_pinned or self.keeps_server:
+            return False
+        if self.held is None:
+            return True
+        return (self.held.isolation or self.pipe.default_isolation(self.journal.wanted)) in _NO_SNAPSHOT
+
+    def _parse_settings(self) -> object:
+        """What a shared statement's key says of the settings at Parse; sessions with names of their own share nothing."""
+        if self.journal.pins or self._has_sql_prepared():
+            return self._own_serial()
+        items = self.journal.wanted.items
+        return tuple((n, items[n]) for n in sorted(items) if n not in _HARMLESS) if items else ()
+
+    def _own_serial(self) -> int:
+        if self.serial is None:
+            Known._last_serial += 1
+            self.serial = Known._last_serial
+        return self.serial
+
+    def _has_sql_prepared(self) -> bool:
+        return any(reason == PREPARED for reason, _ in self.journal.lasting or ())
+
+    def lost(self, error: bytes, server: ServerSession, *, failed_here: bool) -> bytes:
+        self._epoch_ends(is_idle=True)
+        return super().lost(error, server, failed_here=failed_here)
+
+    def _epoch_ends(self, *, is_idle: bool) -> None:
+        """A scope has ended, or is lost: tell everybody if the schema may have changed with it."""
+        if self._ends_epoch:
+            self.pipe.schema_changed()
+            self._ends_epoch = not is_idle

@@ -90,7 +90,7 @@ class Answers(Known):
             if found is None:
                 return self._keep_from(index, out) if out else None
             reply, index = found
-            out += [reply, self.ready]
+            out.append(reply)
         ops.clear()
         self.size = 0
         return b"".join(out)
@@ -112,23 +112,27 @@ class Answers(Known):
         if reply is None:
             return None
         self.unnamed = None  # as any Query does
-        return reply, index + 1
+        return reply + self.ready, index + 1
 
     def _local_scope(self, start: int) -> tuple[bytes, int] | None:
         """One extended scope of Close only, of known descriptions, or of one local statement; with the index behind it."""
         ops = self.ops
-        end = next((index for index in range(start, len(ops)) if ops[index][0] == SYNC), 0)
-        if not end:
+        end = next((index for index in range(start, len(ops)) if ops[index][0] in (SYNC, FLUSH)), 0)
+        if not end and ops[start][0] != SYNC:
             return None
         scope = ops[start:end]
         kinds = bytes([kind for kind, _, _ in scope])
-        if kinds in ONE_STATEMENT:
-            reply = self._run_scope(scope, end + 1)
-        elif kinds in ASKS:
+        if kinds in ASKS:
             reply = self._ask_scope(scope)
+        elif ops[end][0] == FLUSH:
+            return None
+        elif kinds in ONE_STATEMENT:
+            reply = self._run_scope(scope, end + 1)
         else:
             reply = self._close_scope(scope)
-        return None if reply is None else (reply, end + 1)
+        if reply is None:
+            return None
+        return reply if ops[end][0] == FLUSH else reply + self.ready, end + 1
 
     def _close_scope(self, scope: list[Op]) -> bytes | None:
         names = []

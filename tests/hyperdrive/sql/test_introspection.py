@@ -1,0 +1,59 @@
+"""What may be answered for a whole schema epoch, and what looks like it and may not (E-8)."""
+
+import pytest
+
+from hyperdrive.sql import classify
+from hyperdrive.sql.introspection import is_introspection
+
+YES = [
+    "select 1",
+    "select pg_catalog.version()",
+    "select current_schema()",
+    "SELECT current_database(), current_user",
+    "select t.oid, t.typarray from pg_catalog.pg_type t join pg_namespace n on n.oid = t.typnamespace where t.typname = $1",
+    "SELECT typname AS name, oid, typarray AS array_oid, oid::regtype::text AS regtype FROM pg_type t WHERE t.oid = to_regtype($1)",
+    "select relname from pg_class where relkind = 'r' and pg_catalog.pg_table_is_visible(oid)",
+    "select count(*) from pg_class",
+    "select pg_catalog.format_type(a.atttypid, a.atttypmod) from pg_catalog.pg_attribute a where a.attrelid = 1",
+    "select table_name from information_schema.tables where table_schema = 'public'",
+    "with recursive t as (select oid from pg_type) select * from pg_type",
+]
+NO = [
+    "select now()",
+    "select current_timestamp",
+    "select clock_timestamp(), version()",
+    "select random()",
+    "select id from items",
+    "select * from pg_type, items",
+    "select * from pg_class",
+    "select relname, reltuples from pg_class",
+    "select * from pg_stat_activity",
+    "select * from pg_locks",
+    "select setting from pg_settings",
+    "select current_setting('work_mem')",
+    "select pg_backend_pid()",
+    "select pg_relation_size('t')",
+    "select last_value from s",
+    "select nextval('s')",
+    "select pg_advisory_lock(1)",
+    "select own()",
+    "select 1 from pg_type for update",
+    "select 1; select 2",
+    "insert into t values (1)",
+    "select * from other.pg_type",
+    "select * from information_schema.user_mappings",
+    "select 'today'::date",
+    "select xmin from pg_type",
+    "select 1 into t",
+    "with x as (delete from t returning 1) select 1 from pg_type",
+]
+
+
+@pytest.mark.parametrize("sql", YES)
+def test_what_only_the_schema_changes(sql: str) -> None:
+    assert is_introspection(sql.encode(), classify(sql.encode()))
+
+
+@pytest.mark.parametrize("sql", NO)
+def test_what_something_else_changes(sql: str) -> None:
+    assert not is_introspection(sql.encode(), classify(sql.encode()))

@@ -164,6 +164,10 @@ class ClientConnection(asyncio.Protocol):
                 server.transport.write(behind)
                 self.write(reply)
                 return
+            told = session.set_ahead(server.session)
+            if told is not None:
+                self.write(told)
+                return
             self.reading = False
             self.resend = None
         self._send(server)

@@ -109,6 +109,8 @@ class ClientSession(Endings):
         held, self.held = self.held, None
         if held is not None:
             out.append(self._begin(held, server))
+        elif self.live is not None and self.live.settings:
+            out.append(self._send_settings(self.live, server))
         mark = len(out), len(server.queue)
         whole = self.whole
         if whole is not None:
@@ -161,11 +163,20 @@ class ClientSession(Endings):
         server.queue.extend(entries)
         server.unnamed = None
         server.attention = True
+        server.journalled = not held.is_bare
         self.live = Live(held)
         self._held_ops = None
         ops = self.ops
         if self.size < SHIP_ABOVE and not self._streaming and all(self._is_plain_op(*op) for op in ops):
             self._held_ops = b"".join([raw for _, raw, _ in ops])
+        return data
+
+    def _send_settings(self, live: Live, server: ServerSession) -> bytes:
+        """SETs that were answered inside the transaction go ahead of its next scope, in the same write (E-7)."""
+        data, entries = live.compose_settings()
+        server.queue.extend(entries)
+        server.unnamed = None
+        server.attention = server.journalled = True
         return data
 
     def _is_plain_op(self, kind: int, raw: bytes, verdict: Verdict | None) -> bool:

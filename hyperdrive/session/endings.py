@@ -1,4 +1,4 @@
-"""The end of a transaction, told to the client at once and carried out behind (E-4, E-5 of the wire reference).
+"""What is answered here while a transaction is under way at a server: its end, and settings (E-4, E-5, E-7 of the wire reference).
 
 ROLLBACK cannot turn out otherwise: if the server dies the transaction is rolled back as well. COMMIT of what has provably only read
 changes nothing whatever becomes of it. The client's next scope goes behind it on the same server, so that its own locks are gone
@@ -17,30 +17,24 @@ from hyperdrive.session.answers import ONE_STATEMENT, plain_scope, tell_scope
 from hyperdrive.session.extended import Extended
 from hyperdrive.session.pipe import Eager
 from hyperdrive.session.replies import Expected
-from hyperdrive.session.server import FAILED, IDLE, ServerSession
+from hyperdrive.session.server import FAILED, IDLE, IN_TRANSACTION, ServerSession
 from hyperdrive.sql.verdict import Isolation, Kind, Statement
 
 _SNAPSHOT_SAFE: Final = frozenset({Isolation.READ_UNCOMMITTED, Isolation.READ_COMMITTED, Isolation.REPEATABLE_READ})
 """Levels at which what was read stands before COMMIT; not so SERIALIZABLE (transaction-iso#XACT-SERIALIZABLE)."""
 
 
+_SETTINGS: Final = frozenset({Kind.SET, Kind.SET_LOCAL, Kind.RESET, Kind.SHOW})
+
+
 class Endings(Extended):
-    """The part of a client session that ends transactions ahead of the origin."""
+    """The part of a client session that answers inside a transaction which a server has."""
 
     __slots__ = ()
 
     def end_ahead(self, server: ServerSession) -> tuple[bytes, bytes] | None:
         """What goes to the linked *server* and what the client is told, if the batch is an end that need not be waited for."""
-        live = self.live
-        if (
-            live is None
-            or server.status == IDLE
-            or server.queue
-            or server.open_scope
-            or server.half_sent
-            or self._awkward
-            or not self.ops
-        ):
+        if not self._may_answer_live(server):
             return None
         statement = self._only_statement()
         if statement is None or statement.chain:
@@ -55,6 +49,38 @@ class Endings(Extended):
             return None
         self.pipe.saved[saved] += 1
         return messages.query(entry.payload), self._end(entry, statement, server)
+
+    def set_ahead(self, server: ServerSession) -> bytes | None:
+        """What the client is told, if the batch is a SET, RESET or SHOW of what is known; a SET travels with the next statement."""
+        if server.status != IN_TRANSACTION or not self._may_answer_live(server):
+            return None
+        statement = self._only_statement()
+        if statement is None or statement.kind not in _SETTINGS or not self._is_here(statement):
+            return None
+        is_query = self.ops[0][0] == QUERY
+        description = self._description(statement)
+        reply = self._carry_out(statement)
+        if is_query:
+            self.unnamed = None
+            reply = (description if statement.kind is Kind.SHOW else b"") + reply
+        else:
+            self.unnamed, self.unnamed_verdict = self.ops[0][1], self.ops[0][2]
+            reply = tell_scope(self.ops[:-1], description, reply)
+        self.ops.clear()
+        self.size = 0
+        return reply + messages.READY_IN_TRANSACTION
+
+    def _may_answer_live(self, server: ServerSession) -> bool:
+        """The client is owed nothing, and the origin awaits its next scope."""
+        return (
+            self.live is not None
+            and server.status != IDLE
+            and not server.queue
+            and not server.open_scope
+            and not server.half_sent
+            and not self._awkward
+            and bool(self.ops)
+        )
 
     def _only_statement(self) -> Statement | None:
         """The statement of a batch that is one Query, or one scope of an unnamed statement without parameters."""
@@ -73,7 +99,13 @@ class Endings(Extended):
 
     def _may_commit(self) -> bool:
         live = self.live
-        if live is None or not self.pipe.switches.eager_commit or not live.only_reads or live.takes_locks:
+        if (
+            live is None
+            or not self.pipe.switches.eager_commit
+            or not live.only_reads
+            or live.takes_locks
+            or live.settings
+        ):
             return False
         if self.journal.is_pinned or self.keeps_server or self._portals:
             return False

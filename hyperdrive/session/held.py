@@ -51,6 +51,11 @@ class Held:
         return len(self._items) >= MAX_HELD
 
     @property
+    def is_bare(self) -> bool:
+        """Nothing but BEGIN."""
+        return len(self._items) == 1
+
+    @property
     def has_savepoint(self) -> bool:
         return any(item.statement.kind is Kind.SAVEPOINT for item in self._items)
 
@@ -95,6 +100,13 @@ def _run(sql: bytes) -> bytes:
     return messages.parse(b"", sql) + messages.bind(b"", b"") + messages.execute()
 
 
+@lru_cache(512)
+def _run_apart(sql: bytes) -> bytes:
+    portal = b"_hd"
+    bound = messages.bind(portal, b"") + messages.execute(portal) + messages.close(b"P", portal)
+    return messages.parse(b"", sql) + bound
+
+
 _CLOSE: Final = messages.close(b"P")
 """Its portal would outlive it, and the client has none."""
 _STEPS: Final = (replies.HELD_PARSE, replies.HELD_BIND, replies.HELD_EXECUTE)
@@ -103,7 +115,7 @@ _STEPS: Final = (replies.HELD_PARSE, replies.HELD_BIND, replies.HELD_EXECUTE)
 class Live:
     """A transaction whose BEGIN was held and has been sent: what its end may be answered by (E-4, E-5)."""
 
-    __slots__ = ("held", "is_confirmed", "only_reads", "takes_locks", "texts")
+    __slots__ = ("held", "is_confirmed", "only_reads", "settings", "takes_locks", "texts")
 
     def __init__(self, held: Held) -> None:
         self.held = held
@@ -115,6 +127,19 @@ class Live:
         """As far as the texts can tell; what they read is left to a proof from the catalog."""
         self.texts: list[bytes] = []
         """The SELECTs among them."""
+        self.settings: list[Statement] = []
+        """SETs that were answered and have not been sent."""
+
+    def compose_settings(self) -> tuple[bytes, list[Expected]]:
+        """The messages that carry out the SETs that were answered, and what they cause.
+
+        Through a portal of their own, so that one of the client's that is suspended stays (W-28).
+        """
+        statements, self.settings = self.settings, []
+        data = b"".join(
+            [_run_apart(statement.setting.sql) for statement in statements if statement.setting is not None]
+        )
+        return data, [*_STEPS, replies.HELD_CLOSE] * len(statements)
 
     def note(self, verdict: Verdict | None, sql: bytes) -> None:
         """A statement of the transaction goes to the server."""

@@ -102,11 +102,12 @@ class Transactions(Failures):
         )
 
     def _may_set(self, statement: Statement) -> bool:
-        held = self.held
+        held, live = self.held, self.live
         name = changed_setting(statement)
-        if name is None or (held is not None and held.is_full):
+        if name is None or (held is not None and held.is_full) or (live is not None and not statement.setting):
             return False
-        if statement.kind is Kind.SET_LOCAL and (held is None or reported_name(name, self.told) in self.told):
+        is_block = held is not None or live is not None
+        if statement.kind is Kind.SET_LOCAL and (not is_block or reported_name(name, self.told) in self.told):
             return False  # alone it is a warning; what is reported would have to be taken back at the end
         key = key_of(statement, self.journal.wanted, self.told)
         return key is not None and key in self.pipe.accepted
@@ -132,6 +133,8 @@ class Transactions(Failures):
             return messages.data_row([self.told[self._shown_name(statement)]]) + messages.command_complete(tag)
         elif kind in _SETS:
             return self._set_here(statement, tag)
+        elif self.live is not None and kind is Kind.SET_LOCAL:
+            self.live.settings.append(statement)
         elif held is not None and kind in (Kind.SAVEPOINT, Kind.SET_TRANSACTION, Kind.SET_LOCAL):
             held.add(statement, self.told)
             if kind is Kind.SAVEPOINT:
@@ -150,9 +153,11 @@ class Transactions(Failures):
         assert key is not None
         if self.held is not None:
             self.held.add(statement, self.told)
+        elif self.live is not None:
+            self.live.settings.append(statement)
         value = self.pipe.accepted.value(key)
         self.journal.completed(statement, tag)
-        if self.held is None:
+        if self.held is None and self.live is None:
             self.journal.settle(failed=False)
         reply = messages.command_complete(tag)
         name = reported_name(changed_setting(statement) or b"", self.told)

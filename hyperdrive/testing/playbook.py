@@ -230,6 +230,10 @@ class ClientSide(Side):
                 self.server.unread += ended[0]
                 self.unread += ended[1]
                 return
+            told = self.session.set_ahead(self.server.session)
+            if told is not None:
+                self.unread += told
+                return
             self.resend = None
         self._send()
 

@@ -508,3 +508,71 @@ def test_what_an_unpinned_session_has_nothing_of_is_answered_here(sql: str) -> N
     with Playbook() as book:
         book.a.sends(query(sql))
         book.a.gets(backend(f"C {tag}", "Z I"))
+
+
+def apart(sql: str) -> bytes:
+    """What carries a SET to a server that is in a transaction: a portal of its own (W-28)."""
+    bound = messages.bind(b"_hd", b"") + messages.execute(b"_hd") + messages.close(b"P", b"_hd")
+    return messages.parse(b"", sql.encode()) + bound
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_set_inside_a_transaction_travels_with_its_next_statement(end: str) -> None:
+    sql = "set work_mem to '2MB'"
+    with Playbook() as book:
+        accept(book, sql)
+        book.asks(book.b, query("reset work_mem"), backend("C RESET", "Z I"))
+        live(book)
+        book.a.sends(query(sql))
+        book.a.gets(backend("C SET", "Z T"))
+        book.a.sends(extended("select 1"))
+        book.server.gets(apart(sql), extended("select 1"))
+        book.server.sends(backend("1", "2", "C SET", "3", "1", "2") + ROW + backend("Z T"))
+        book.a.gets(backend("1", "2"), ROW, backend("Z T"))
+        book.a.sends(query(end))
+        book.server.gets(query(end if end == "commit" else "ROLLBACK"))
+        book.server.sends(backend(f"C {end.upper()}", "Z I"))
+        book.a.gets(backend(f"C {end.upper()}", "Z I"))
+        assert ({b"work_mem"} if end == "commit" else set()) == set(book.server.session.label.items)
+
+
+def test_a_set_inside_a_transaction_goes_with_its_commit_and_not_with_its_rollback() -> None:
+    sql = "set timezone to 'CET'"
+    with Playbook() as book:
+        accept(book, sql, "S TimeZone=CET")
+        book.b.sends(query("reset timezone"))
+        book.server.take()
+        book.server.sends(backend("C RESET", "S TimeZone=UTC", "Z I"))
+        book.b.take()
+        for end in ("rollback", "commit"):
+            live(book)
+            book.a.sends(query(sql))
+            book.a.gets(backend("C SET", "S TimeZone=CET", "Z T"))
+            book.a.sends(query(end))
+            if end == "rollback":
+                book.a.gets(backend("C ROLLBACK", "S TimeZone=UTC", "Z I"))
+                book.server.gets(query("ROLLBACK"))
+                book.server.sends(backend("C ROLLBACK", "Z I"))
+            else:
+                book.server.gets(apart(sql), query(end))
+                book.server.sends(backend("1", "2", "C SET", "3", "C COMMIT", "S TimeZone=CET", "Z I"))
+                book.a.gets(backend("C COMMIT", "Z I"))
+        assert {b"timezone"} == set(book.server.session.label.items)
+
+
+def test_a_set_that_is_refused_all_the_same_fails_the_transaction_with_the_origins_error() -> None:
+    sql = "set work_mem to '2MB'"
+    with Playbook() as book:
+        accept(book, sql)
+        book.asks(book.b, query("reset work_mem"), backend("C RESET", "Z I"))
+        live(book)
+        book.a.sends(query(sql))
+        book.a.gets(backend("C SET", "Z T"))
+        server = book.server
+        book.a.sends(query("select 1"))
+        server.take()
+        server.sends(backend("E 22023 no longer"))
+        assert server.is_gone
+        book.a.gets(backend("E 22023 no longer", "Z E"))
+        book.a.sends(query("rollback"))
+        book.a.gets(backend("C ROLLBACK", "Z I"))

@@ -46,7 +46,7 @@ from hyperdrive.session.client import ClientSession
 from hyperdrive.session.handshake import Admit
 from hyperdrive.session.pipe import Classify, Pipe, Switches
 from hyperdrive.session.server import IDLE
-from hyperdrive.session.settings import UNKNOWN, Label, label, transition
+from hyperdrive.session.settings import UNKNOWN, Label, label, show, transition
 from hyperdrive.session.statements import StatementRegistry
 from hyperdrive.sql.cache import VerdictCache
 from hyperdrive.tasks import spawn
@@ -251,8 +251,9 @@ class Proxy:
         """
         wanted, application_name = key
         state = server.session
-        # From a label that knows nothing: every value is set, whatever the server has, and each returns a row, the last ones.
-        sql = transition(UNKNOWN, wanted)
+        # From a label that knows nothing: every value is set, whatever the server has. How each reads is what the last rows say.
+        names = sorted(wanted.items)
+        sql = b"; ".join([transition(UNKNOWN, wanted), *(show(name) for name in names)])
         state.label = UNKNOWN
         canonical: list[bytes] = []
         for message in split(await server.ask(sql))[0]:
@@ -271,8 +272,6 @@ class Proxy:
                 )
             if message[0] == DATA_ROW:
                 canonical.append(message[11:])
-        # Rows come in the order of the statements, of which none can be part of another, as quotes in it are doubled.
-        names = sorted(wanted.items, key=lambda name: sql.index(wanted.items[name]))
         del canonical[: max(0, len(canonical) - len(names))]
         if len(canonical) != len(names):
             server.discard(CloseReason.OTHER)

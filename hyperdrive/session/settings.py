@@ -7,6 +7,7 @@ label is in force is decided by outcome, in ``watch`` (W-35).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 from weakref import WeakValueDictionary
@@ -76,10 +77,37 @@ def values(reported: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
 def statement_for(name: bytes, value: bytes) -> bytes:
     """SQL that gives setting *name* the *value* of a startup parameter.
 
-    A startup value is what the setting's own parser reads; ``SET x = 'a, b'`` would make it one element of a list (W-38), while
-    ``set_config`` passes it on as it is.
+    SET and not ``set_config``: as a query that one takes a snapshot, and a transaction could not choose its isolation behind it (W-39).
+    Of a list of identifiers each element is quoted by itself, as ``SET x = 'a, b'`` would make one element of it (W-38).
     """
-    return b"SELECT pg_catalog.set_config(%s, %s, false)" % (quote_literal(name), quote_literal(value))
+    elements = _elements(value) if name in _LISTS else [value]
+    return b"SET %s TO %s" % (_quote_name(name), b", ".join(map(quote_literal, elements)))
+
+
+def show(name: bytes) -> bytes:
+    """SQL that gives the value of setting *name*."""
+    return b"SHOW " + _quote_name(name)
+
+
+# What SET takes as a list of identifiers (GUC_LIST_QUOTE), and a session may set.
+_LISTS: Final = frozenset(
+    {b"search_path", b"temp_tablespaces", b"local_preload_libraries", b"session_preload_libraries"}
+)
+_ELEMENT: Final = re.compile(rb'\s*("(?:[^"]|"")*"|[^\s,"]+)\s*(?:,|$)')
+
+
+def _elements(value: bytes) -> list[bytes]:
+    """The identifiers in *value*, folded and unquoted; what is no such list stays in one piece."""
+    found: list[bytes] = []
+    at = 0
+    while at < len(value):
+        element = _ELEMENT.match(value, at)
+        if element is None:
+            return [value]
+        text = element[1]
+        found.append(text[1:-1].replace(b'""', b'"') if text.startswith(b'"') else text.lower())
+        at = element.end()
+    return found or [value]
 
 
 def transition(have: Label, want: Label) -> bytes:

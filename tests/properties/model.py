@@ -17,7 +17,7 @@ REPORTED = {"timezone": "TimeZone"}
 DEFAULTS = {"timezone": "UTC", "work_mem": "4MB", "search_path": "public"}
 EXITS = ("commit", "rollback", "rollback to")
 
-_SET = re.compile(r"set (local )?(\w+) to '([^']*)'")
+_SET = re.compile(r"(?:set|SET) (local )?\"?(\w+)\"? (?:to|TO) '([^']*)'")
 _SET_CONFIG = re.compile(r"select pg_catalog\.set_config\('(\w+)', '([^']*)', false\)")
 _VALUES = re.compile(r"values (.*)")
 _SELECT = re.compile(r"select '([^']*)'")

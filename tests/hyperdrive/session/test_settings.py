@@ -80,7 +80,18 @@ def test_an_unknown_label_is_reset_whole() -> None:
     assert transition(UNKNOWN, EMPTY).startswith(b"RESET SESSION AUTHORIZATION; RESET ALL")
 
 
-def test_startup_values_are_quoted() -> None:
-    """set_config takes a list as it stands, SET would make it one element (W-38)."""
-    assert b"SELECT pg_catalog.set_config('search_path', 'a, b', false)" == statement_for(b"search_path", b"a, b")
-    assert b"'it''s'" in statement_for(b"application_name", b"it's")
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        pytest.param("search_path", "a, b", "'a', 'b'", id="list"),
+        pytest.param("search_path", 'One,"Two, ""2"""', """'one', 'Two, "2"'""", id="names in quotes"),
+        pytest.param("search_path", '"$user", public', "'$user', 'public'", id="usual"),
+        pytest.param("search_path", "a,,b", "'a,,b'", id="no list"),
+        pytest.param("search_path", "", "''", id="empty"),
+        pytest.param("datestyle", "ISO, DMY", "'ISO, DMY'", id="list of another kind"),
+        pytest.param("application_name", "it's", "'it''s'", id="quote"),
+    ],
+)
+def test_startup_values_become_a_set(name: str, value: str, expected: str) -> None:
+    """SET takes no snapshot (W-39), and of a list of names each element stands by itself (W-38)."""
+    assert f'SET "{name}" TO {expected}' == statement_for(name.encode(), value.encode()).decode()

@@ -163,7 +163,7 @@ class Journal:
                 self._change(name, sql)
             return
         setting = statement.setting
-        if setting is None or setting.is_local:
+        if setting is None or setting.is_local or setting.name in _OF_TRANSACTION:
             return
         if setting.name == b"seed":
             self.pin("setseed")
@@ -196,6 +196,8 @@ class Journal:
             self.actual = settings.UNKNOWN
             return
         name = name.lower()
+        if name in _OF_TRANSACTION:
+            return
         self._change(name, None if effect.is_null else statement_for(name, value or b""))
 
     # --- pins -----------------------------------------------------------------------------------------------------------------
@@ -310,6 +312,10 @@ _PIN_KINDS: Final = frozenset(
         Kind.DEALLOCATE_ALL,
     },
 )
+
+
+# They end with their transaction however they are set, and RESET refuses them (0A000).
+_OF_TRANSACTION: Final = frozenset({b"transaction_isolation", b"transaction_read_only", b"transaction_deferrable"})
 
 
 def _ends_at_commit(pin: Pin) -> bool:

@@ -88,7 +88,8 @@ bench-guard: $(VENV)/.test-stamp ## fails when round trips, or CPU relative to P
 round-trips: $(VENV)/.test-stamp ## round trips per operation over a distance: direct, PgBouncer, us
 	$(PY) -m bench round-trips $(ARGS)
 
-soak: $(VENV)/.test-stamp ## hours in minutes: faults and load for SOAK_SECONDS
+soak: $(VENV)/.test-stamp ## hours in minutes: random conversations by the thousand, faults and load for SOAK_SECONDS
+	HYPERDRIVE_SOAK=1 $(PY) -m pytest --timeout=0 tests/conformance tests/properties tests/hazards/test_fuzz.py $(ARGS)
 	HYPERDRIVE_SOAK_SECONDS=$(SOAK_SECONDS) $(PY) -X dev -m pytest -m soak --timeout=0 $(ARGS)
 
 fuzz: $(VENV)/.test-stamp ## property tests with many more examples

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from pglast.parser import ParseError, parse_sql_json
 
-from hyperdrive.sql.catalog import PG_CATALOG, Catalog, Function, Relation, Type
+from hyperdrive.sql.catalog import FIRST_OWN_OID, PG_CATALOG, Catalog, Function, Relation, Type
 from hyperdrive.sql.functions import HIDES_RELATIONS, RUNS_SQL
 from hyperdrive.sql.parse import MAX_PARSE_BYTES
 from hyperdrive.sql.reads import Names
@@ -221,9 +221,15 @@ class _Closure:
     def _code(self, what: Touched) -> None:
         catalog = self.catalog
         for call in what.calls:
-            for function in catalog.functions.get(call.names[-1], ()):
-                if self._is_meant(function.schema, call.names) and function.accepts(call.arguments):
-                    self._must_be_harmless(function)
+            meant = [
+                function
+                for function in catalog.functions.get(call.names[-1], ())
+                if self._is_meant(function.schema, call.names) and function.accepts(call.arguments)
+            ]
+            if not meant and not (call.arguments == 1 and catalog.type(call.names, self.path) is not None):
+                raise _Unknown  # newer than the catalog, or in pg_temp
+            for function in meant:
+                self._must_be_harmless(function)
         for names in what.operators:
             for operator in catalog.operators.get(names[-1] if names else "", ()):
                 if operator.schema != PG_CATALOG and self._is_meant(operator.schema, names):
@@ -236,11 +242,28 @@ class _Closure:
             type_ = catalog.type(names, self.path)
             if type_ is not None:
                 self._type(type_)
-        for cast in catalog.own_casts:
-            if cast.function:
-                self._must_be_harmless(catalog.function_by_oid.get(cast.function))
         for names in what.relations:
             self._read(names, what)
+        self._casts(what)
+
+    def _casts(self, what: Touched) -> None:
+        """Casts run where the text does not say so, if values of one of their types are near."""
+        doubtful = [
+            cast
+            for cast in self.catalog.own_casts
+            if cast.function and not self._is_harmless(self.catalog.function_by_oid.get(cast.function))
+        ]
+        if not doubtful:
+            return
+        near = {type_.oid for names in what.types if (type_ := self.catalog.type(names, self.path)) is not None}
+        for oid in self.found | self.read:
+            near.update(self.catalog.columns.get(oid, {}).values())
+        for call in what.calls:
+            near.update(function.result for function in self.catalog.functions.get(call.names[-1], ()))
+        for cast in doubtful:
+            own = {oid for oid in (cast.source, cast.target) if oid >= FIRST_OWN_OID}
+            if not own or not own.isdisjoint(near):
+                raise _Unknown
 
     def _is_meant(self, schema: int, names: Names) -> bool:
         if len(names) == 1:

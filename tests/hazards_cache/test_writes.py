@@ -1,0 +1,137 @@
+"""What a statement may change (caching rules §10.5), on real catalogs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hyperdrive.sql.catalog import Declarations
+
+NOTHING: set[str] = set()
+
+WRITES = [
+    # --- the targets that the text names ---
+    ("insert into txt values (1)", {"txt"}),
+    ("insert into txt values (1) on conflict (id) do update set c = 'x' returning *", {"txt"}),
+    ("update txt set c = 'x' from t where t.id = txt.id", {"txt"}),
+    ("delete from txt using t where t.id = txt.id", {"txt"}),
+    ("merge into txt using t on t.id = txt.id when matched then delete", {"txt"}),
+    ("with x as (insert into txt values (1) returning id) select * from x, t", {"txt"}),
+    ("with x as (delete from txt returning id) insert into aunt select id from x", {"txt", "aunt"}),
+    ("copy txt from stdin", {"txt"}),
+    ("copy txt to stdout", NOTHING),
+    ("copy (delete from txt returning *) to stdout", {"txt"}),
+    ("truncate txt, aunt", {"txt", "aunt"}),
+    ("explain analyze delete from txt", {"txt"}),
+    ("declare c cursor for select * from t", NOTHING),
+    ("insert into other.t values (1)", {"other.t"}),
+    ("insert into unlogged_t values (1)", {"unlogged_t"}),
+    ("refresh materialized view mat", {"mat"}),
+    ("select 1; delete from txt; insert into aunt values (1)", {"txt", "aunt"}),
+    # --- inheritance and partitions: rows arrive in children ---
+    ("insert into parted values (1, 'x')", {"parted", "parted_1", "parted_2", "parted_2x"}),
+    ("update parted_1 set b = 'x'", {"parted_1"}),
+    ("delete from parent", {"parent", "heir"}),
+    ("insert into heir values (1)", {"heir"}),
+    # --- foreign keys ---
+    ("delete from t", {"t", "child", "grandchild"}),
+    ("update t set v = 1", {"t", "child"}),
+    ("insert into t values (1)", {"t"}),
+    ("delete from child", {"child", "grandchild"}),
+    ("truncate t cascade", {"t", "child", "grandchild", "aunt"}),
+    ("truncate t", {"t"}),
+    # --- triggers, rules, views ---
+    ("insert into triggered values (1)", "unknown"),
+    ("insert into triggering values (1)", {"triggering"}),
+    ("delete from cascading", "unknown"),
+    ("update cascading set id = 1", {"cascading"}),
+    ("insert into tsv values (1, 'x')", {"tsv"}),
+    ("insert into ruled values (1)", "unknown"),
+    ("insert into updatable values (1)", {"updatable", "txt"}),
+    ("update plain_view set v = 1", {"plain_view", "t", "child"}),
+    ("insert into instead_view values (1)", "unknown"),
+    ("insert into defaulted default values", "unknown"),
+    # --- code that we do not see ---
+    ("select u(1)", "unknown"),
+    ("select us(1)", "unknown"),
+    ("select ui(1)", NOTHING),
+    ("select * from call_view", "unknown"),
+    ("select t.u from t", "unknown"),
+    ("select 1 === 'a'", "unknown"),
+    ("insert into txt select u(1)", "unknown"),
+    ("select shaky(v) from t", "unknown"),
+    ("select 1::shaky_domain", "unknown"),
+    ("insert into shaky_typed values (1, 1)", "unknown"),
+    ("do 'begin end'", "unknown"),
+    ("call p()", "unknown"),
+    ("execute p", "unknown"),
+    ("select query_to_xml('select u(1)', true, true, '')", "unknown"),
+    ("select * from ts_stat('select u(1)::text::tsvector')", "unknown"),
+    ("commit prepared 'x'", "unknown"),
+    ("select nowhere(1)", "unknown"),
+    ("insert into nowhere values (1)", "unknown"),
+    ("select * from nowhere", "unknown"),
+    # --- harmless ---
+    ("select * from t", NOTHING),
+    ("select * from clock_view, rls", NOTHING),
+    ("select * from t for update", NOTHING),
+    (
+        "select nextval('s'), random(), now(), pg_advisory_lock(1), pg_notify('a', 'b'), set_config('a.b', 'c', false)",
+        NOTHING,
+    ),
+    ("select * from pg_class, information_schema.tables", NOTHING),
+    ("with txt as (select 1) select * from txt", NOTHING),
+    ("begin", NOTHING),
+    ("commit", NOTHING),
+    ("rollback prepared 'x'", NOTHING),
+    ("set a.b = 'c'", NOTHING),
+    ("show all", NOTHING),
+    ("lock table t", NOTHING),
+    ("vacuum t", NOTHING),
+    ("analyze", NOTHING),
+    ("fetch 10 from c", NOTHING),
+    ("listen c", NOTHING),
+    ("", NOTHING),
+    # --- what ends the epoch ---
+    ("create table n (a int)", "epoch"),
+    ("create temp table n (a int)", "epoch"),
+    ("alter table t add x int", "epoch"),
+    ("drop table t", "epoch"),
+    ("select 1 into n", "epoch"),
+    ("create table n as select 1", "epoch"),
+    ("grant select on t to reader", "epoch"),
+    ("revoke select on t from reader", "epoch"),
+    ("grant reader to member", "epoch"),
+    ("create role r", "epoch"),
+    ("alter role reader set search_path = other", "epoch"),
+    ("create policy q on t using (true)", "epoch"),
+    ("alter table t enable row level security", "epoch"),
+    ("create extension x", "epoch"),
+    ("create or replace view plain_view as select 1", "epoch"),
+    ("alter system set work_mem = 1", "epoch"),
+    ("create index on t (v)", "epoch"),
+    ("insert into pg_class values (1)", "epoch"),
+    ("select 1; drop table t", "epoch"),
+    ("no sql at all", "epoch"),
+    ("comment on table t is 'x'", "epoch"),
+]
+
+
+@pytest.mark.parametrize(("sql", "expected"), [pytest.param(sql, expected, id=sql[:60]) for sql, expected in WRITES])
+def test_targets(database: Any, sql: str, expected: set[str] | str) -> None:
+    assert expected == database.written(sql)
+
+
+def test_a_declared_trigger_is_followed(database: Any) -> None:
+    declared = Declarations(functions={"public.on_write": ("public.txt",)})
+    found = database.writes("insert into triggered values (1)", declared)
+    assert {"triggered", "txt"} == database.named(found.relations)
+    declared = Declarations(functions={"public.on_write": ()})
+    assert {"triggered"} == database.named(database.writes("insert into triggered values (1)", declared).relations)
+
+
+def test_long_texts_are_unknown_and_only_data_spares_the_epoch(database: Any) -> None:
+    rows = ", ".join(["(1, 'x')"] * 5000)
+    assert "unknown" == database.written(f"insert into txt values {rows}")
+    assert "epoch" == database.written(f"do '{rows.replace(chr(39), '')}'")

@@ -29,7 +29,7 @@ class Claim:
 _KINDS = (
     ("read", "us", "6–8×"),
     ("write", "us", "6–8×"),
-    ("hot read", "us, cached", "17–25×"),
+    ("cached read", "us, cached", "17–25×"),
 )
 
 
@@ -59,8 +59,10 @@ def _claims(outcome: Outcome) -> str:
         program, _, kind = metric.partition(": ")
         ours, claimed = next(((ours, said) for name, ours, said in _KINDS if name == kind), ("us", ""))
         cells = [_cell(outcome, metric, target) for target in columns]
-        ratio = sorted(outcome.ratio(metric, "direct", ours))
-        goal = goals.get(f"{program}: {'cached read' if kind == 'hot read' else f'uncached {kind}'}")
+        is_cached = kind == "cached read"
+        plain = f"{program}: read" if is_cached else metric
+        ratio = sorted(outcome.ratio(plain, "direct", ours, under_metric=metric))
+        goal = goals.get(metric if is_cached else f"{program}: uncached {kind}")
         rows.append(
             [metric, *cells, f"**{digits(ratio[len(ratio) // 2])}×**" if ratio else "–", *_verdict(goal), claimed]
         )

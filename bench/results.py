@@ -89,6 +89,8 @@ class Outcome:
     figures: list[Figure] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    """How long it took."""
 
     def add(self, metric: str, target: str, unit: str, value: float, **detail: list[float]) -> None:
         """Add one round's value."""

@@ -105,6 +105,7 @@ def _carry_out(run: Run, plan: Plan, live: Live, targets: list[Target], names: S
         live.say(_head(run))
         for number, name in enumerate(names):
             live.progress = f"{number + 1}/{len(names)}"
+            own = Stopwatch()
             try:
                 outcome = WORKLOADS[name](suite)
             except Exception as error:  # one broken workload must not cost the others' figures
@@ -115,6 +116,7 @@ def _carry_out(run: Run, plan: Plan, live: Live, targets: list[Target], names: S
                 continue
             finally:
                 live.board = None
+            outcome.seconds = round(own.seconds, 1)
             run.outcomes.append(outcome)
             run.skipped += [line for line in suite.skipped if line not in run.skipped]
             show(live, outcome)
@@ -137,7 +139,7 @@ def _head(run: Run) -> str:
 
 def show(live: Live, outcome: Outcome) -> None:
     """Print the figures and goals of one workload."""
-    live.say(f"\n{outcome.title}")
+    live.say(f"\n{outcome.title}  ({outcome.key}, {outcome.seconds:.0f} s)")
     live.say(text.figures(outcome))
     if outcome.key != "round-trips":
         for goal in outcome.goals:

@@ -11,11 +11,14 @@ from typing import Any
 import asyncpg
 import uvloop
 
-from bench.load.acting import READ, WRITE, Act, Tally, given, serve
+from bench.load.acting import READ, WRITE, Act, Tally, given, serve, tell
+from bench.machine import raise_descriptor_limit
 
 OPTIONS = given()
 ITEMS = 10_000
 STORM_SECONDS = 60.0
+AT_ONCE = 200
+HELD: list[Any] = []
 
 
 async def connect() -> Any:
@@ -74,6 +77,29 @@ async def storm(clients: str) -> Mapping[str, object]:
     return {"seconds": seconds, "latencies": sorted(latencies), "errors": len(errors), "first": errors[:1]}
 
 
+async def hold(clients: str) -> Mapping[str, object]:
+    """So many connections, each of which ran one statement; they stay until this program ends."""
+    raise_descriptor_limit()
+    gate = asyncio.Semaphore(AT_ONCE)
+    failed = 0
+
+    async def one() -> None:
+        nonlocal failed
+        async with gate:
+            try:
+                connection = await connect()
+                await connection.execute("SELECT 1")
+                HELD.append(connection)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                failed += 1
+            if (len(HELD) + failed) % 100 == 0:
+                tell({"held": len(HELD), "failed": failed})
+
+    start = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(int(clients))))
+    return {"seconds": time.perf_counter() - start, "held": len(HELD), "failed": failed}
+
+
 def on(runner: asyncio.Runner, act: Callable[..., Awaitable[Mapping[str, object]]]) -> Act:
     """*act* as a plain function, on the loop of *runner*."""
 
@@ -85,4 +111,5 @@ def on(runner: asyncio.Runner, act: Callable[..., Awaitable[Mapping[str, object]
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as the_loop:
-        serve({"request": on(the_loop, request), "loop": on(the_loop, loop), "storm": on(the_loop, storm)})
+        acts: dict[str, Any] = {"request": request, "loop": loop, "storm": storm, "hold": hold}
+        serve({name: on(the_loop, act) for name, act in acts.items()})

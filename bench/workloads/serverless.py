@@ -40,8 +40,8 @@ class Request:
 
 READ = Request("read", "request read")
 WRITE = Request("write", "request write")
-HOT_READ = Request("hot read", "request read", HOT)
-REQUESTS = (READ, WRITE, HOT_READ)
+CACHED_READ = Request("cached read", "request read", HOT)
+REQUESTS = (READ, WRITE)
 IN_TRANSACTION = (
     Request("read in a transaction", "transaction read"),
     Request("write in a transaction", "transaction write"),
@@ -55,7 +55,7 @@ def serverless(suite: Suite) -> Outcome:
         "serverless",
         "a new connection per request",
         f"Connect, log in, one statement, its answer; over {suite.plan.link}, TLS 1.3 and SCRAM-SHA-256 at the origin, SCRAM-SHA-256 "
-        "at the proxies, which stand beside the program. A read is of another row each time, a hot read always of the same.",
+        "at the proxies, which stand beside the program. A read is of another row each time, a cached read always of the same.",
     )
     programs = [program for program in (PSYCOPG, ASYNCPG, NODE_POSTGRES) if _usable(outcome, program)]
     running = suite.running(suite.usual, suite.far().address)
@@ -97,11 +97,16 @@ def _measure(
         actors = {target.name: stack.enter_context(actor(program, target)) for target in running}
         able = [t for t in running if _warm(suite, outcome, program, t, actors[t.name], requests)]
         for _, target in suite.interleaved(outcome, able, suite.plan.requests, f", {program.name}"):
-            for request in requests:
+            for request in _for(target, requests):
                 seconds = _ask(actors[target.name], request)
                 outcome.add(
                     f"{program.name}: {request.name}", target.name, "ms", seconds * 1000, latencies=[seconds * 1000]
                 )
+
+
+def _for(target: Running, requests: Sequence[Request]) -> Sequence[Request]:
+    """Which key is read matters to nobody but the cache."""
+    return (*requests, CACHED_READ) if target.name == CACHED else requests
 
 
 def _ask(asked: Actor, request: Request) -> float:
@@ -115,7 +120,7 @@ def _warm(
     """Requests before the measured ones, so that pools and statements are there; whether the target can at all."""
     suite.live.now(f"{program.name} through {target.name}, warming up")
     try:
-        for request in requests if target.roots else requests[:1]:
+        for request in _for(target, requests) if target.roots else requests[:1]:
             for _ in range(WARM_REQUESTS if target.roots else 1):
                 _ask(asked, request)
     except ActFailed as error:
@@ -130,8 +135,11 @@ def _promise(suite: Suite, outcome: Outcome, program: Program) -> None:
     for request, target, limit in (
         (READ, US, UNCACHED_GOAL),
         (WRITE, US, UNCACHED_GOAL),
-        (HOT_READ, CACHED, CACHED_GOAL),
+        (CACHED_READ, CACHED, CACHED_GOAL),
     ):
-        what = "cached read" if request is HOT_READ else f"uncached {request.name}"
-        ratio = outcome.ratio(f"{program.name}: {request.name}", "direct", target)
+        what = request.name if request is CACHED_READ else f"uncached {request.name}"
+        direct = READ if request is CACHED_READ else request
+        ratio = outcome.ratio(
+            f"{program.name}: {direct.name}", "direct", target, under_metric=f"{program.name}: {request.name}"
+        )
         outcome.promise(f"{program.name}: {what}", "at least", limit, "× faster than direct", ratio)

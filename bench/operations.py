@@ -17,7 +17,7 @@ from bench.actors import DJANGO, NODE_POSTGRES, SQLALCHEMY, Program, actor
 from bench.targets import Running
 
 READ = "SELECT name, price FROM bench_items WHERE id = 42"
-WRITE = "UPDATE bench_items SET price = price + 1 WHERE id = 42"
+WRITE = "UPDATE bench_counters SET n = n + 1 WHERE id = 42"
 
 Act = Callable[[], None]
 
@@ -103,12 +103,12 @@ class _Asyncpg:
         self.connection = self.runner.run(asyncpg.connect(self._target.dsn, **cache))
 
     def fetch(self) -> None:
-        self.runner.run(self.connection.fetchrow("SELECT name, price FROM bench_items WHERE id = $1", 42))
+        self.runner.run(self.connection.fetch("SELECT name, price FROM bench_items WHERE id = $1", 42))
 
     def transact(self) -> None:
         async def work() -> None:
             async with self.connection.transaction():
-                await self.connection.execute("UPDATE bench_items SET price = price + 1 WHERE id = $1", 42)
+                await self.connection.execute("UPDATE bench_counters SET n = n + 1 WHERE id = $1", 42)
 
         self.runner.run(work())
 

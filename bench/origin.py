@@ -39,6 +39,8 @@ CREATE TABLE bench_facts (id int PRIMARY KEY, kind int NOT NULL, amount numeric 
 INSERT INTO bench_facts SELECT n, n % 10, n FROM generate_series(1, {FACTS}) n;
 CREATE TABLE bench_versions (id int PRIMARY KEY, version bigint NOT NULL);
 INSERT INTO bench_versions SELECT n, 0 FROM generate_series(1, 1000) n;
+CREATE TABLE bench_counters (id int PRIMARY KEY, n bigint NOT NULL);
+INSERT INTO bench_counters SELECT n, 0 FROM generate_series(1, {ITEMS}) n;
 CREATE TABLE bench_log (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, item int NOT NULL, at timestamptz DEFAULT now());
 ANALYZE;
 SET password_encryption = 'scram-sha-256';

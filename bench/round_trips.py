@@ -21,6 +21,7 @@ from bench.distance import Distance, add_arguments, chosen, distance
 from bench.live import Live
 from bench.operations import OPERATIONS, Operation
 from bench.origin import origin
+from bench.readiness import await_hits
 from bench.results import Outcome
 from bench.suite import FULL, QUICK, Suite, available, usual_targets
 from bench.targets import CACHED, Direct, PgBouncer, Running, Target, Us, knows
@@ -73,6 +74,8 @@ def measure(suite: Suite, operations: Sequence[Operation]) -> Outcome:
 
 def _all_of(suite: Suite, outcome: Outcome, target: Target, operations: Sequence[Operation]) -> None:
     with distance(suite.address, suite.plan.trips_link) as away, target.start(away.address) as running:
+        if target.name == CACHED:
+            await_hits(running)
         for number, operation in enumerate(operations):
             suite.live.where = f"{outcome.title}, {number + 1}/{len(operations)}"
             _measure(suite, outcome, away, target, running, operation)

@@ -13,6 +13,7 @@ from bench import text
 from bench.distance import Distance, Link, Tls, distance
 from bench.live import Live
 from bench.origin import trusting, with_password
+from bench.readiness import await_hits
 from bench.results import Outcome
 from bench.targets import (
     CACHED,
@@ -139,8 +140,9 @@ class Suite:
                 try:
                     self._started[key] = self._stack.enter_context(target.start(address))
                 except (Missing, RuntimeError) as reason:
-                    self.skip(str(reason) if isinstance(reason, Missing) else f"{target.name}: {reason}")
+                    self.skip(_why(target, reason))
                     continue
+                self._await_cache(target, self._started[key])
             found.append(self._started[key])
         return found
 
@@ -152,15 +154,24 @@ class Suite:
             try:
                 running = stack.enter_context(target.start(origin))
             except (Missing, RuntimeError) as reason:
-                self.skip(f"{target.name}: {reason}")
+                self.skip(_why(target, reason))
                 running = None
+            if running is not None:
+                self._await_cache(target, running)
             yield running
+
+    def _await_cache(self, target: Target, running: Running) -> None:
+        if isinstance(target, Us) and target.cache:
+            self.live.now(f"{target.name}: waiting for the first hit")
+            if (reason := await_hits(running)) is not None:
+                self.skip(f"{target.name}: no hit in time, {reason}")
 
     def skip(self, reason: str) -> None:
         """Remember what was left out, once."""
         line = " ".join(reason.split())
         if line not in self.skipped:
             self.skipped.append(line)
+            self.live.say(f"  skipped  {line}")
 
     def far(self, *, tls: Tls | None = "1.3") -> Distance:
         """The origin at a distance: with *tls* and a password, as one that is far away is reached."""
@@ -181,6 +192,14 @@ class Suite:
                 self.live.now("…")
                 yield number, target
         self.live.where = ""
+
+
+def _why(target: Target, reason: Exception) -> str:
+    """What stands in the report; a program that did not start says why at the end of its log."""
+    if isinstance(reason, Missing):
+        return str(reason)
+    lines = [line for line in str(reason).splitlines() if line.strip()] or ["nothing was said"]
+    return f"{target.name} did not start: {lines[-1]}"
 
 
 def available(candidates: Sequence[Target]) -> tuple[list[Target], list[str]]:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 READ = "SELECT name, price FROM bench_items WHERE id = "
-WRITE = "UPDATE bench_items SET price = price + 1 WHERE id = "
+WRITE = "UPDATE bench_counters SET n = n + 1 WHERE id = "
+"""Of another table than the reads, since a cache drops what was read of a table that is written."""
 SAMPLES = 20_000
 """Latencies kept of a loop, about."""
 

@@ -1,4 +1,7 @@
-"""asyncpg as a load program for caches: a herd that asks for the same thing at once, and readers that notice what is out of date."""
+"""asyncpg as a load program for caches: a herd that asks for the same thing at once, and readers that notice what is out of date.
+
+All rows are asked for (``fetch``): ``fetchrow`` and ``fetchval`` limit the portal to a row, which no cache keeps.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ class Herd:
     async def open(self, clients: str) -> None:
         """So many connections, each with its statement prepared as asyncpg does."""
         self._connections = await asyncio.gather(*(connect() for _ in range(int(clients))))
-        await asyncio.gather(*(connection.fetchrow(HEAVY, 1) for connection in self._connections))
+        await asyncio.gather(*(connection.fetch(HEAVY, 1) for connection in self._connections))
 
     async def read(self, kind: str) -> Mapping[str, object]:
         """The same read by all."""
@@ -41,7 +44,7 @@ class Herd:
         latencies: list[float] = []
 
         async def one(connection: Any) -> None:
-            await connection.fetchrow(HEAVY, int(kind))
+            await connection.fetch(HEAVY, int(kind))
             latencies.append((time.perf_counter() - start) * 1000)
 
         await asyncio.gather(*map(one, self._connections))
@@ -96,7 +99,7 @@ async def watch(seconds: str, readers: str, rate: str, ttl: str, writer_dsn: str
                 seen.judge(key, begun, cache[key])
                 await asyncio.sleep(0)
                 continue
-            version = await connection.fetchval(VERSION, key)
+            version = (await connection.fetch(VERSION, key))[0][0]
             if cache is not None:
                 cache[key] = version
             seen.judge(key, begun, version)

@@ -11,7 +11,7 @@ const needsTls = url.searchParams.get("sslmode") === "require";
 url.search = "";
 const dsn = url.toString();
 const READ = "SELECT name, price FROM bench_items WHERE id = $1";
-const WRITE = "UPDATE bench_items SET price = price + 1 WHERE id = $1";
+const WRITE = "UPDATE bench_counters SET n = n + 1 WHERE id = $1";
 const keepsStatements = !process.argv.includes("--no-statements");
 const items = pgTable("bench_items", { id: integer().primaryKey(), name: text(), price: numeric() });
 // libpq's sslmode=require encrypts and checks nothing; so here.
@@ -98,7 +98,7 @@ const acts = {
     await sql`SELECT name, price FROM bench_items WHERE id = ${42}`;
   },
   "postgres-write-in-transaction": async () => {
-    await sql.begin((tx) => tx`UPDATE bench_items SET price = price + 1 WHERE id = ${42}`);
+    await sql.begin((tx) => tx`UPDATE bench_counters SET n = n + 1 WHERE id = ${42}`);
   },
   "drizzle-read-in-transaction": async () => {
     await drizzle(pool).transaction((tx) => tx.select().from(items).where(eq(items.id, 42)));

@@ -31,7 +31,7 @@ async def request(kind: str, key: str) -> Mapping[str, object]:
     start = time.perf_counter()
     connection = await connect()
     if kind == "read":
-        await connection.fetchrow(READ + "$1", int(key))
+        await connection.fetch(READ + "$1", int(key))
     else:
         await connection.execute(WRITE + "$1", int(key))
     seconds = time.perf_counter() - start
@@ -47,7 +47,7 @@ async def loop(seconds: str, clients: str) -> Mapping[str, object]:
     async def client(connection: Any) -> None:
         while not tally.is_over:
             start = time.perf_counter()
-            await connection.fetchrow(READ + "$1", random.randint(1, ITEMS))
+            await connection.fetch(READ + "$1", random.randint(1, ITEMS))
             tally.add(time.perf_counter() - start)
 
     await asyncio.gather(*map(client, connections))
@@ -66,7 +66,7 @@ async def storm(clients: str) -> Mapping[str, object]:
         try:
             connection = await connect()
             held.append(connection)
-            await connection.fetchrow(READ + "$1", key)
+            await connection.fetch(READ + "$1", key)
             latencies.append((time.perf_counter() - start) * 1000)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             errors.append(f"{type(error).__name__}: {error}")

@@ -52,6 +52,13 @@ class Fill:
         self._bound = bound
         self._chunks: list[bytes] | None = [] if bound else None
 
+    def send(self, now: float) -> None:
+        """Its request is written at *now*, perhaps long after it was opened: what happened meanwhile it will see."""
+        domain = self.space.domain
+        self.no = domain.next_fill()
+        self.opened_seq = domain.seq
+        self.sent_at = now
+
     @property
     def is_copied(self) -> bool:
         """It has not outgrown its bound, and nobody let go of it."""

@@ -73,6 +73,15 @@ class Override:
     stale_if_error: float | None = None
     is_cached: bool | None = None
 
+    def under(self, other: Override) -> Override:
+        """This, and what *other* says goes before it; a ban of either holds."""
+        return Override(
+            self.max_age if other.max_age is None else other.max_age,
+            self.stale_while_revalidate if other.stale_while_revalidate is None else other.stale_while_revalidate,
+            self.stale_if_error if other.stale_if_error is None else other.stale_if_error,
+            False if self.is_cached is False or other.is_cached is False else other.is_cached or self.is_cached,
+        )
+
 
 class Policies:
     """The policy of a read by the names of what it reads. Patterns are shell-style (``public.log_*``), the first that matches counts."""

@@ -280,6 +280,11 @@ class Pool(Generic[S]):
         return len(self._servers) - len(self._idle) - len(self._probing)
 
     @property
+    def is_down(self) -> bool:
+        """There is no server, and the last attempt to open one failed."""
+        return not self._servers and self.last_error is not None
+
+    @property
     def waiting(self) -> int:
         """Clients in the queue."""
         return len(self._waiters)

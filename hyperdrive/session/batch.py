@@ -279,6 +279,15 @@ class Batch:
         self._cut(data)
         self._buffer = begun
 
+    def regain_whole(self) -> None:
+        """What was cut because its server was lost may be one whole scope: see again."""
+        ops = self.ops
+        if self.whole is None and ops and not self._awkward and not self._buffer and ops[0][0] > POISON_OP:
+            data = b"".join([raw for _, raw, _ in ops])
+            ops.clear()
+            self.size = 0
+            self.receive(data)
+
     def _whole_to_ops(self) -> None:
         if self.whole is not None:
             data = self.ops.pop()[1]

@@ -30,12 +30,13 @@ from hyperdrive.session.batch import EXTENDED, POISON_OP, RAW, SHIP_ABOVE, Op, s
 from hyperdrive.session.endings import Endings
 from hyperdrive.session.extended import WaitError
 from hyperdrive.session.held import Held, Live
+from hyperdrive.session.noted import note, note_settings
 from hyperdrive.session.outcome import PREPARED, Watch
 from hyperdrive.session.pipe import Classify, Pipe
 from hyperdrive.session.replies import Action, Expected, fake
 from hyperdrive.session.server import FAILED, IDLE, ServerSession
-from hyperdrive.session.settings import Label, transition
-from hyperdrive.session.statements import SharedStatement
+from hyperdrive.session.settings import PREFIX, Label, transition
+from hyperdrive.session.statements import Named, SharedStatement
 from hyperdrive.sql.verdict import Form, Kind, Verdict
 
 __all__ = ["SHIP_ABOVE", "Classify", "ClientSession", "Op", "Pipe"]
@@ -50,11 +51,13 @@ _PLAIN_ENDS: Final = {Kind.BEGIN: replies.QUERY, Kind.COMMIT: replies.COMMIT, Ki
 class ClientSession(Endings):
     """The protocol state of one client connection after login."""
 
-    __slots__ = ("_again", "_held_ops", "_was_sent", "again_entries")
+    __slots__ = ("_again", "_held_ops", "_was_sent", "again_entries", "proven")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
         self._was_sent = False
+        self.proven: Op | None = None
+        """A whole batch that is known to write nothing, whatever it calls."""
         self._again: bytes | None = None
         self.again_entries = 0
         """Entries of the reply queue that the scope sent last made; as many are left while none of its replies has come."""
@@ -165,6 +168,8 @@ class ClientSession(Endings):
         server.attention = True
         server.journalled = not held.is_bare
         self.live = Live(held)
+        if server.noted is not None:
+            note_settings(server.noted, held.statements)
         self._held_ops = None
         ops = self.ops
         if self.size < SHIP_ABOVE and not self._streaming and all(self._is_plain_op(*op) for op in ops):
@@ -173,6 +178,8 @@ class ClientSession(Endings):
 
     def _send_settings(self, live: Live, server: ServerSession) -> bytes:
         """SETs that were answered inside the transaction go ahead of its next scope, in the same write (E-7)."""
+        if server.noted is not None:
+            note_settings(server.noted, live.settings)
         data, entries = live.compose_settings()
         server.queue.extend(entries)
         server.unnamed = None
@@ -219,6 +226,8 @@ class ClientSession(Endings):
         if whole is None or self._awkward or self.held is not None:
             return b""
         kind, data, verdict = self.ops[0]
+        if server.noted is not None and self.ops[0] is not self.proven:
+            note(server.noted, verdict, self._text_of_whole(kind, data))
         if kind == BIND:
             named = whole[0].named
             assert named is not None
@@ -247,6 +256,24 @@ class ClientSession(Endings):
         self.whole = None
         server.queue.extend(whole)
         return data
+
+    def _text_of_whole(self, kind: int, data: bytes) -> bytes:
+        if kind == QUERY:
+            return data[5:-1]
+        if kind == PARSE:
+            return data[6 : data.find(b"\0", 6)]
+        return self.named_by(data).statement.sql
+
+    def named_by(self, data: bytes) -> Named:
+        """The prepared statement that the Bind at the head of *data*, a whole batch, names."""
+        return self._shared[data[6 : data.find(b"\0", 6)]]
+
+    def drop_whole(self) -> None:
+        """The batch, one whole scope, was answered without a server."""
+        self.ops.clear()
+        self.whole = None
+        if self._portals:
+            self._portals.pop(b"", None)
 
     def _restore(self, server: ServerSession) -> list[bytes]:
         """The settings that the server lacks or has too many, as a scope of their own ahead of the client's (E-0.5).
@@ -321,6 +348,8 @@ class ClientSession(Endings):
         self._check_currval(verdict, server)
         if self.live is not None:
             self.live.note(verdict, raw[5:-1])
+        if server.noted is not None:
+            note(server.noted, verdict, raw[5:-1])
         if verdict is not None and verdict.statements is not None and not verdict.is_plain:
             single = verdict.single
             if verdict.kind is Kind.PREPARE and single is not None and single.name in self._shared:
@@ -372,7 +401,9 @@ class ClientSession(Endings):
         if not base or single is None or single.tag is None:
             return None
         if single.kind is Kind.RESET_ALL:
-            return b"; ".join([b"RESET ALL", *(base[name] for name in sorted(base))]), single.tag
+            return b"; ".join(
+                [b"RESET ALL", *(base[name] for name in sorted(base) if not name.startswith(PREFIX))]
+            ), single.tag
         setting = single.setting
         if (
             setting is None
@@ -387,6 +418,8 @@ class ClientSession(Endings):
         """The fast-path call: as a write of unknown class (W-47)."""
         if self.live is not None:
             self.live.note(None, b"")
+        if server.noted is not None:
+            note(server.noted, None, b"")
         out.append(raw)
         self.journal.completed_unknown()
         server.attention = server.journalled = True

@@ -57,6 +57,8 @@ class Endings(Extended):
         statement = self._only_statement()
         if statement is None or statement.kind not in _SETTINGS or not self._is_here(statement):
             return None
+        if self._is_ours(statement):
+            return None
         is_query = self.ops[0][0] == QUERY
         description = self._description(statement)
         reply = self._carry_out(statement)
@@ -81,6 +83,32 @@ class Endings(Extended):
             and not self._awkward
             and bool(self.ops)
         )
+
+    def answer_ours(self, server: ServerSession) -> bytes | None:
+        """The reply to a batch that is about a setting of ours alone, while the linked *server* waits for more; ``None``: it is not."""
+        if server.queue or server.open_scope or server.half_sent or server.copy_in or server.status == FAILED:
+            return None
+        if self._awkward or not self.ops or self.whole is not None:
+            return None
+        statement = self._only_statement()
+        if statement is None or not self._is_ours(statement):
+            return None
+        if server.status != IDLE and self._refusal(statement) is not None:
+            return None  # the origin has to know that the transaction has failed
+        described = self._description(statement)
+        reply = self._carry_out_ours(statement)
+        server.attention = server.journalled = True
+        if self.ops[0][0] == QUERY:
+            self.unnamed = None
+            reply = (described if statement.kind is Kind.SHOW else b"") + reply
+        else:
+            self.unnamed, self.unnamed_verdict = self.ops[0][1], self.ops[0][2]
+            reply = tell_scope(self.ops[:-1], described, reply)
+        self.ops.clear()
+        self.size = 0
+        if server.status == IDLE:
+            self.journal.settle(failed=False)
+        return reply + messages.ready_for_query(server.status)
 
     def _only_statement(self) -> Statement | None:
         """The statement of a batch that is one Query, or one scope of an unnamed statement without parameters."""

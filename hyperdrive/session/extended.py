@@ -16,6 +16,7 @@ from hyperdrive.session import replies
 from hyperdrive.session.answers import Answers, tag_of
 from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
 from hyperdrive.session.failures import ABORTED_TEXT
+from hyperdrive.session.noted import note
 from hyperdrive.session.outcome import PREPARED, Parameters, Watch
 from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.replies import Action, Expected, fake
@@ -117,7 +118,7 @@ class Extended(Answers):
                 hint="Use the unnamed statement for very large texts.",
             )
         shared = self.pipe.registry.intern(raw[body_at:], self._parse_settings(), verdict)
-        named = self._shared[key] = Named(shared, key)
+        named = self._shared[key] = Named(shared, key, self.journal.wanted, self.pipe.epoch)
         self._here().add(shared)
         present = server.statements.get(shared)
         if present and _accepts(server):
@@ -242,6 +243,8 @@ class Extended(Answers):
         server.open_scope = True
         if self.live is not None:
             self.live.note(verdict, self._bound_sql(name))
+        if server.noted is not None:
+            note(server.noted, verdict, self._bound_sql(name))
         if verdict is not None and verdict.is_plain:
             if self._portals:
                 self._portals.pop(portal, None)

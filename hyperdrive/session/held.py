@@ -26,6 +26,11 @@ MAX_READS: Final = 100
 _READS_ONLY: Final = frozenset({Kind.SHOW, Kind.SAVEPOINT, Kind.RELEASE, Kind.EMPTY})
 
 
+_NEVER_SHOWN: Final = frozenset(
+    {b"statement_timeout", b"lock_timeout", b"idle_in_transaction_session_timeout", b"transaction_timeout"}
+)
+
+
 class _Item(NamedTuple):
     statement: Statement
     told: Mapping[bytes, bytes]
@@ -35,11 +40,36 @@ class _Item(NamedTuple):
 class Held:
     """BEGIN and what followed it, in the client's order; *label* is what the client wanted when it began."""
 
-    __slots__ = ("_items", "label")
+    __slots__ = ("_items", "_read_at", "label")
 
     def __init__(self, begin: Statement, told: Mapping[bytes, bytes], label: Label) -> None:
         self._items = [_Item(begin, told)]
         self.label = label
+        self._read_at = 0
+
+    @property
+    def statements(self) -> list[Statement]:
+        """What is held back, in its order."""
+        return [item.statement for item in self._items]
+
+    @property
+    def has_read(self) -> bool:
+        """A read in it was answered from memory."""
+        return self._read_at > 0
+
+    def saw_read(self) -> None:
+        """A read in it is answered from memory: the origin shall take a snapshot at this place, as that would have made it do, so that
+        a SET TRANSACTION behind it is refused (caching-rules §13)."""
+        self._read_at = self._read_at or len(self._items)
+
+    @property
+    def has_local_settings(self) -> bool:
+        """SET LOCAL of something that an answer may depend on is among it."""
+        return any(
+            statement.kind is Kind.SET_LOCAL
+            and (statement.setting is None or statement.setting.name not in _NEVER_SHOWN)
+            for statement in self.statements
+        )
 
     @property
     def told(self) -> Mapping[bytes, bytes]:
@@ -85,14 +115,16 @@ class Held:
             statement, told = self._items[index]
             if statement.kind is Kind.SAVEPOINT and statement.name == savepoint:
                 del self._items[index + 1 :]
+                self._read_at = min(self._read_at, len(self._items))
                 return told
         return None
 
     def compose(self) -> tuple[bytes, list[Expected]]:
         """The messages that carry all this out on a server, and what they cause there."""
-        items = self._items
-        data = b"".join([_run(item.statement.sql) for item in items]) + _CLOSE
-        return data, list(_STEPS) * len(items) + [replies.HELD_CLOSE]
+        texts = [item.statement.sql for item in self._items]
+        if self._read_at:
+            texts.insert(self._read_at, b"SELECT 1")
+        return b"".join(map(_run, texts)) + _CLOSE, list(_STEPS) * len(texts) + [replies.HELD_CLOSE]
 
 
 @lru_cache(512)

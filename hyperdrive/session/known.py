@@ -68,7 +68,7 @@ class Known(Transactions):
             shared = self.pipe.registry.find(raw[body_at:], self._parse_settings())
             if shared is None or self.pipe.epoch not in (shared.parsed_in, shared.described_in):
                 return None
-            named, describes = Named(shared, key), scope[1:]
+            named, describes = Named(shared, key, self.journal.wanted, self.pipe.epoch), scope[1:]
             named.is_pending = False
         else:
             found = self._shared.get(name_at(raw, 6)[0][:NAME_BYTES])

@@ -33,6 +33,7 @@ from hyperdrive.session.settings import EMPTY, Label, values
 
 if TYPE_CHECKING:
     from hyperdrive.session.client import ClientSession
+    from hyperdrive.session.noted import Noted
     from hyperdrive.session.statements import SharedStatement
 
 log = logging.getLogger("hyperdrive.session")
@@ -76,6 +77,8 @@ class ServerSession:
         "half_sent",
         "journalled",
         "label",
+        "noise",
+        "noted",
         "open_scope",
         "queue",
         "refusal",
@@ -118,6 +121,10 @@ class ServerSession:
         """A FATAL ErrorResponse: the connection is about to end."""
         self.copy_fed = False
         """Copy data was sent since CopyInResponse."""
+        self.noise = 0
+        """Messages out of the ordinary, errors and notices among them, in what was forwarded: a reply with one is not stored."""
+        self.noted: Noted | None = None
+        """What was asked of it since it was idle that may have changed something; ``None``: nobody wants to know."""
         self._copy_syncs = 0
         self._tail = b""
         self._through = 0
@@ -261,6 +268,8 @@ class ServerSession:
     def _look(self, data: bytes, start: int, end: int) -> bytes | None:
         """Deal with one message off the fast path: ``None`` forwards it as it stands, bytes go in its place."""
         kind = data[start]
+        if not self.queue or self.queue[0].action is Action.FORWARD:
+            self.noise += 1
         if kind == PARAMETER_STATUS:
             return self._parameter_status(data[start:end])
         if kind == NOTICE_RESPONSE:

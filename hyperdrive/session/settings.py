@@ -19,6 +19,10 @@ _IDENTITY: Final = (b"session_authorization", b"role")
 _RESET: Final[dict[bytes, bytes]] = {b"session_authorization": b"RESET SESSION AUTHORIZATION", b"role": b"RESET ROLE"}
 
 
+PREFIX: Final = b"hyperdrive."
+"""Settings of ours: they are in the client's label like any other, and never reach a server."""
+
+
 class Label:
     """Settings that differ from the server's own defaults: name to SQL. Immutable and interned: compare with ``is``."""
 
@@ -137,11 +141,11 @@ def transition(have: Label, want: Label) -> bytes:
 
 
 def _others(items: Mapping[bytes, bytes]) -> Iterable[bytes]:
-    return sorted(name for name in items if name not in _IDENTITY)
+    return sorted(name for name in items if name not in _IDENTITY and not name.startswith(PREFIX))
 
 
 def _sorted(items: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
-    return sorted(items.items())
+    return sorted((name, sql) for name, sql in items.items() if not name.startswith(PREFIX))
 
 
 def _quote_name(name: bytes) -> bytes:

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from hyperdrive.session import replies
 from hyperdrive.session.replies import Expected
+from hyperdrive.session.settings import EMPTY, Label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,11 +76,15 @@ class Named:
     ``told`` is the RowDescription or NoData that the client was given for it; ``None`` while it has not asked.
     """
 
-    __slots__ = ("bind", "is_pending", "name", "statement", "told", "types", "wholes")
+    __slots__ = ("bind", "epoch", "is_pending", "name", "statement", "told", "types", "wanted", "wholes")
 
-    def __init__(self, statement: SharedStatement, name: bytes) -> None:
+    def __init__(self, statement: SharedStatement, name: bytes, wanted: Label = EMPTY, epoch: int = -1) -> None:
         self.statement = statement
         self.name = name
+        self.wanted = wanted
+        """The client's settings at Parse: literals were converted under them."""
+        self.epoch = epoch
+        """The schema epoch in which it is known to mean what the client was told: that of Parse, or of a later run at the origin."""
         self.told: bytes | None = None
         self.types = b""
         """Count and OIDs of its parameters as the client was told them."""

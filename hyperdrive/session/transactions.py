@@ -13,8 +13,8 @@ from typing import Final
 from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
 from hyperdrive.session.accepted import Key, changed_setting, key_of, reported_name
-from hyperdrive.session.failures import Failures
 from hyperdrive.session.held import Held
+from hyperdrive.session.ours import Ours
 from hyperdrive.session.outcome import LISTENING
 from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.settings import Label
@@ -37,7 +37,7 @@ _SAVED: Final = {
 _TEXT_OID: Final = 25
 
 
-class Transactions(Failures):
+class Transactions(Ours):
     """The part of a client session that keeps a transaction which no server knows of."""
 
     __slots__ = ("_asking", "base_told")
@@ -59,6 +59,8 @@ class Transactions(Failures):
     def _is_here(self, statement: Statement) -> bool:
         """Whether *statement*, alone in its scope, needs no server; the session is at rest: IDLE, HELD or CLOSING."""
         kind, held = statement.kind, self.held
+        if self._is_ours(statement):
+            return True
         if kind is Kind.BEGIN:
             return held is None and self.pipe.switches.hold_begin and self._may_begin(statement)
         if kind is Kind.COMMIT or kind is Kind.ROLLBACK:
@@ -66,7 +68,7 @@ class Transactions(Failures):
         if kind is Kind.SAVEPOINT:
             return held is not None and not held.is_full
         if kind is Kind.SET_TRANSACTION:
-            return held is not None and not held.is_full and self._may_set_modes(statement, held)
+            return held is not None and not held.is_full and not held.has_read and self._may_set_modes(statement, held)
         if kind in _SETS or kind is Kind.SET_LOCAL:
             return self.pipe.switches.local_settings and self._may_set(statement)
         if kind is Kind.SHOW:
@@ -120,6 +122,8 @@ class Transactions(Failures):
     def _carry_out(self, statement: Statement) -> bytes:
         """Carry *statement* out here; the reply behind what describes it, without ReadyForQuery."""
         kind, held = statement.kind, self.held
+        if self._is_ours(statement):
+            return self._set_ours(statement)
         if kind in _SAVED:
             self.pipe.saved[_SAVED[kind]] += 1
         tag = statement.tag or b""
@@ -140,6 +144,12 @@ class Transactions(Failures):
             if kind is Kind.SAVEPOINT:
                 self.journal.completed(statement, tag)
         return messages.command_complete(tag)
+
+    def _set_ours(self, statement: Statement) -> bytes:
+        reply = self._carry_out_ours(statement)
+        if self.held is None:
+            self.journal.settle(failed=False)
+        return reply
 
     def _end_here(self, statement: Statement, tag: bytes) -> bytes:
         assert self.held is not None
@@ -169,6 +179,8 @@ class Transactions(Failures):
         """RowDescription or NoData of a statement that is answered here, as Describe of its portal gives it."""
         if statement.kind is not Kind.SHOW:
             return messages.NO_DATA
+        if self._is_ours(statement) and not self._describes(statement):
+            return b""
         return messages.row_description([(self._shown_name(statement), _TEXT_OID, -1)])
 
     # --- what the origin accepts -------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import signal
 import socket
@@ -18,12 +19,14 @@ from typing import Any, Final
 
 from hyperdrive.admin.console import Console
 from hyperdrive.admin.http import StatusServer, StatusSite
+from hyperdrive.cache.policy import Override, Policy
 from hyperdrive.clock import SystemClock
 from hyperdrive.config.loader import Loader
 from hyperdrive.config.settings import Settings
 from hyperdrive.config.units import Address as ListenAddress
 from hyperdrive.control.actions import LocalActions
 from hyperdrive.control.door import ConsoleDoor
+from hyperdrive.control.fanout import Fanout
 from hyperdrive.control.peers import Peer, PeerServer, peer_path
 from hyperdrive.control.rows import LocalRows
 from hyperdrive.control.state import Control
@@ -38,6 +41,8 @@ from hyperdrive.pool.interfaces import PoolKey
 from hyperdrive.pool.limits import Limits, LimitSettings
 from hyperdrive.pool.settings import PoolSettings
 from hyperdrive.proxy.auth import DEFAULT_AUTH_QUERY, PostgresAuthQuery, UserDirectory, auth_connector, configured_users
+from hyperdrive.proxy.cache import CacheSettings, Database, InTransactions, Mode
+from hyperdrive.proxy.catalog import CatalogWatch, connector
 from hyperdrive.proxy.connect import Origin
 from hyperdrive.proxy.front_door import DoorSettings, FrontDoor
 from hyperdrive.proxy.proxy import Proxy, ProxySettings
@@ -130,6 +135,8 @@ class App:
         self._door = self._door_settings(self.settings)
         self.proxy = self._make_proxy()
         self._sweeper = Sweeper(self.proxy)
+        self._watches: list[CatalogWatch] = []
+        self.proxy.cache.wanted = self._keep_catalog
         rows = LocalRows(self.proxy, lambda: self.whole, PoolKey(self.dsn.database, self.dsn.user))
         peers = [
             Peer(self.member.directory, number) for number in range(self.member.count) if number != self.member.number
@@ -141,7 +148,10 @@ class App:
         self._console_door = ConsoleDoor(self.proxy, self.console)
         self.proxy.console = self._console_door
         self.proxy.forward_cancel = self.control.forward_cancel if peers else None
-        self._peer_server = PeerServer(self.control.answer)
+        self._fanout = Fanout(self.proxy.cache, self.member.number, self.member.directory, peers) if peers else None
+        if self._fanout is not None:
+            self.control.link = self._fanout.link
+        self._peer_server = PeerServer(self.control.answer, self._fanout.follow if self._fanout is not None else None)
         self._status: StatusServer | None = None
         self._periods: asyncio.Task[None] | None = None
 
@@ -164,6 +174,7 @@ class App:
             _pool_settings(settings),
             clock,
             Limits(_limits(settings), now=clock.now),
+            cache=_cache_settings(settings),
         )
 
     def _auth_query(self, settings: Settings) -> PostgresAuthQuery | None:
@@ -237,6 +248,7 @@ class App:
         proxy = self.proxy
         proxy.change(origin, self._proxy_settings(settings), _pool_settings(settings))
         proxy.pools.limits.change(_limits(settings))
+        proxy.change_cache(_cache_settings(settings))
         proxy.directory.replace_users(configured_users(self.dsn, _passwords(settings)))
         self._sweeper.change(settings.client_idle_timeout, settings.idle_transaction_timeout)
         logging.getLogger("hyperdrive").setLevel(settings.log_level.upper())
@@ -283,6 +295,8 @@ class App:
         several = member.count > 1
         if member.directory:
             await self._peer_server.start(peer_path(member.directory, member.number))
+        if self._fanout is not None:
+            await self._fanout.start()
         for address in settings.listen:
             self.listeners.append(
                 await listen(
@@ -381,7 +395,27 @@ class App:
             self._periods.cancel()
         if self._status is not None:
             await self._status.close()
+        if self._fanout is not None:
+            await self._fanout.close()
         await self._peer_server.close()
+        for watch in self._watches:
+            await watch.close()
+
+    def _keep_catalog(self, database: Database) -> None:
+        """The cache has come to know *database*: load its catalog, and keep it known."""
+        dsn, settings = self.dsn, self.settings
+        credentials = OriginCredentials(dsn.user.encode(), dsn.password.encode() if dsn.password is not None else None)
+        watch = CatalogWatch(
+            connector(self.proxy.origin, credentials, database.name),
+            database.learn,
+            self.proxy.clock,
+            poll_seconds=settings.catalog_poll,
+            # Entries that may serve while the origin is away must not go because it is.
+            lost_seconds=math.inf if settings.stale_if_error > 0 else None,
+        )
+        database.watch(watch.end_epoch)
+        self._watches.append(watch)
+        watch.start(database.name)
 
 
 def _passwords(settings: Settings) -> dict[str, str]:
@@ -391,6 +425,22 @@ def _passwords(settings: Settings) -> dict[str, str]:
 def _pool_settings(settings: Settings) -> Callable[[PoolKey], PoolSettings]:
     origin_names = {settings.database(name).dbname: name for name in settings.databases}
     return lambda key: settings.pool(key.user, origin_names.get(key.database, key.database))
+
+
+def _cache_settings(settings: Settings) -> CacheSettings:
+    return CacheSettings(
+        mode=Mode(settings.cache),
+        size_bytes=settings.cache_size,
+        entry_bytes=settings.cache_entry_size,
+        policy=Policy(settings.max_age, settings.stale_while_revalidate, settings.stale_if_error),
+        tables=tuple(
+            (pattern, Override(own.max_age, own.stale_while_revalidate, own.stale_if_error, own.cache))
+            for pattern, own in settings.tables.items()
+        ),
+        in_transactions=InTransactions(settings.cache_in_transactions),
+        catalog_poll=settings.catalog_poll,
+        uses=lambda key: settings.uses_cache(key.user, key.database),
+    )
 
 
 def _limits(settings: Settings) -> LimitSettings:

@@ -83,6 +83,8 @@ def share(settings: Settings, number: int, count: int) -> Settings:
         max_db_connections=part(settings.max_db_connections, "max_db_connections"),
         max_user_connections=part(settings.max_user_connections, "max_user_connections"),
         max_server_connections=part(settings.max_server_connections, "max_server_connections"),
+        cache_size=part(settings.cache_size, "cache_size"),
+        cache_entry_size=min(settings.cache_entry_size, settings.cache_size // count),
         databases=MappingProxyType(databases),
         users=MappingProxyType(users),
     )

@@ -144,6 +144,10 @@ class Console:
         on_all = {"PAUSE": state.pause, "RESUME": state.resume, "RECONNECT": state.reconnect, "KILL": state.kill}
         on_one = {"DISABLE": state.disable, "ENABLE": state.enable}
         match verb, [_unquote(argument) for argument in arguments]:
+            case "PURGE", ([] | [_]) as one if not one or one[0].upper() == "ALL":
+                return Command(verb, Right.ADMIN, lambda: self._purge("all", ""))
+            case "PURGE", [what, *name] if name and what.lower() in ("table", "tag", "statement", "role"):
+                return Command(verb, Right.ADMIN, lambda: self._purge(what.lower(), " ".join(name)))
             case (("PAUSE" | "RESUME" | "RECONNECT" | "KILL"), ([] | [_]) as databases):
                 action = on_all[verb]
                 return _action(verb, lambda: action(databases[0] if databases else None))
@@ -186,6 +190,10 @@ class Console:
             raise ClientError(f"there is no client {number}", sqlstate="42704")
         return Done("KILL_CLIENT")
 
+    async def _purge(self, what: str, name: str) -> Answer:
+        count = await self.state.purge(what, name)
+        return Done(f"PURGE {count}", "" if count else "nothing that is stored matches")
+
     async def _reload(self) -> Answer:
         return Done("RELOAD", await self.state.reload())
 
@@ -198,6 +206,11 @@ _HELP = [
     ("KILL_CLIENT id", "drop one client"),
     ("DISABLE database", "turn new clients away"),
     ("ENABLE database", "let them in again"),
+    ("PURGE [ALL]", "drop every answer that is stored"),
+    ("PURGE TABLE [schema.]name", "drop those that read from it"),
+    ("PURGE TAG name", "drop those with that tag in a hint"),
+    ("PURGE STATEMENT 'sql'", "drop those of statements that differ from it in their values only"),
+    ("PURGE ROLE name", "drop those that were read as that role"),
     ("RELOAD", "read the configuration again"),
     ("SHUTDOWN", "stop at once"),
     ("SHUTDOWN WAIT_FOR_SERVERS", "stop when transactions have ended"),

@@ -1,8 +1,9 @@
-"""The status page, metrics, health and a JSON API, over HTTP/1.1: to look, never to change anything.
+"""The status page, metrics, health and a JSON API, over HTTP/1.1: to look, and to purge.
 
 ``/`` a page for people · ``/metrics`` Prometheus · ``/healthz`` the process lives · ``/readyz`` clients can be served ·
 ``/api/status`` a summary · ``/api/<name>`` the rows of ``SHOW <NAME>``, those for admins excepted.
 
+``POST /api/purge`` drops stored answers; only from this machine, and with a content type that a page of another site cannot send unasked.
 There is no log-in here; the default is loopback. On loopback the Host header must name this machine too, because a web page
 may point a name of its own at 127.0.0.1 and read what answers there. HTTP itself is h11's.
 """
@@ -23,6 +24,7 @@ import h11
 from hyperdrive import __version__
 from hyperdrive.admin.console import Console
 from hyperdrive.admin.exposition import CONTENT_TYPE, Exposition, Families
+from hyperdrive.errors import HyperdriveError
 from hyperdrive.tasks import spawn
 
 log = logging.getLogger("hyperdrive.admin")
@@ -30,6 +32,7 @@ log = logging.getLogger("hyperdrive.admin")
 MAX_CONNECTIONS = 64
 IDLE_SECONDS = 30.0
 MAX_HEADER_BYTES = 16 * 1024
+MAX_BODY_BYTES = 64 * 1024
 
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "::1", "localhost", None})
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
@@ -56,6 +59,26 @@ class StatusSite:
     async def prepare(self) -> None:
         """Ask the other workers, if there are some; to be awaited before ``respond``."""
         await self._console.state.refresh()
+
+    async def act(self, method: str, target: str, host: str, content_type: str, body: bytes) -> Response | None:
+        """Carry out what changes something; ``None``: it is no such request."""
+        if method != "POST" or target.partition("?")[0] != "/api/purge":
+            return None
+        if not self._is_local or _host_name(host) not in _LOCAL_HOSTS:
+            return Response(403, b"to purge, ask from this machine, or use the console\n")
+        if content_type.partition(";")[0].strip().lower() != "application/json":
+            return Response(415, b"expected application/json\n")
+        try:
+            wanted = json.loads(body or b"{}")
+            ((what, name),) = wanted.items()
+            if not isinstance(name, str):
+                what, name = (what, "") if name is True else ("", "")
+            count = await self._console.state.purge(what, name)
+        except (ValueError, AttributeError):
+            return Response(400, b'expected {"all": true}, or one of table, tag, statement, role with a text\n')
+        except HyperdriveError as error:
+            return Response(400, f"{error.client_text}\n".encode())
+        return _json({"purged": count})
 
     def respond(self, method: str, target: str, host: str) -> Response:
         """The answer to one request; *host* is its Host header."""
@@ -151,6 +174,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._answering: asyncio.Task[None] | None = None
+        self._request: h11.Request | None = None
+        self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -199,20 +224,26 @@ class _Connection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.hang_up)
 
     async def _answer_all(self) -> None:
-        request: h11.Request | None = None
         while True:
             event = self._http.next_event()
             if isinstance(event, h11.Request):
-                request = event
-            elif isinstance(event, h11.EndOfMessage) and request is not None:
-                await self._answer(request)
-                request = None
+                self._request, self._body = event, b""
+            elif isinstance(event, h11.EndOfMessage) and self._request is not None:
+                request, self._request = self._request, None
+                await self._answer(request, self._body)
                 if self._http.our_state is h11.MUST_CLOSE:
                     self.hang_up()
                     return
                 self._http.start_next_cycle()
+            elif (
+                isinstance(event, h11.Data)
+                and self._request is not None
+                and self._request.target.partition(b"?")[0] == b"/api/purge"
+                and len(self._body) + len(event.data) <= MAX_BODY_BYTES
+            ):
+                self._body += event.data
             elif isinstance(event, h11.Data):
-                # No request of ours has a body worth waiting for.
+                # No other request of ours has a body worth waiting for.
                 self._send(Response(413, b"no body is expected\n"), head_only=False, close=True)
                 self.hang_up()
                 return
@@ -220,13 +251,17 @@ class _Connection(asyncio.Protocol):
                 # NEED_DATA: the rest of a request, or the next one, is still to come.
                 return
 
-    async def _answer(self, request: h11.Request) -> None:
+    async def _answer(self, request: h11.Request, body: bytes) -> None:
         method = request.method.decode("ascii")
         headers = {bytes(name): bytes(value) for name, value in request.headers}
         host = headers.get(b"host", b"").decode("latin-1")
         try:
-            await self._site.prepare()
-            response = self._site.respond(method, request.target.decode("latin-1"), host)
+            target = request.target.decode("latin-1")
+            content_type = headers.get(b"content-type", b"").decode("latin-1")
+            acted = await self._site.act(method, target, host, content_type, body)
+            if acted is None:
+                await self._site.prepare()
+            response = acted or self._site.respond(method, target, host)
         except Exception:
             log.exception("! cannot answer %s", request.target.decode("latin-1"))
             response = Response(500, b"an error of ours; it is in the log\n")
@@ -241,7 +276,7 @@ class _Connection(asyncio.Protocol):
             ("content-security-policy", _POLICY),
         ]
         if response.status == 405:
-            headers.append(("allow", "GET, HEAD"))
+            headers.append(("allow", "GET, HEAD"))  # POST at /api/purge alone
         if close:
             headers.append(("connection", "close"))
         out = self._http.send(h11.Response(status_code=response.status, headers=headers)) or b""

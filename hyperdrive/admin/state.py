@@ -111,6 +111,59 @@ class StatementRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheRow:
+    """The cache of one database. *state* is ``on``, ``off``, ``shadow``, or why nothing is served."""
+
+    database: str
+    state: str
+    epoch: int = 0
+    entries: int = 0
+    size_bytes: int = 0
+    limit_bytes: int = 0
+    hits: int = 0
+    stale: int = 0
+    misses: int = 0
+    bypasses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A relation as the cache sees it. *rung* as in the ladder of the caching rules; *bound_seconds*: what a write past us may take to
+    be seen; *raised_by* says what would see it sooner."""
+
+    database: str
+    name: str
+    kind: str
+    rung: int
+    bound_seconds: float
+    is_cached: bool
+    why: str
+    raised_by: str
+    entries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeRow:
+    """Statements that differ in their values only."""
+
+    database: str
+    sql: str
+    verdict: str
+    rule: str = ""
+    object: str = ""
+    hint: str = ""
+    depends_on: str = ""
+    calls: int = 0
+    hits: int = 0
+    misses: int = 0
+    bypasses: int = 0
+    saved_seconds: float = 0.0
+    origin_seconds: float = 0.0
+    would_be_hits: int = 0
+    would_be_stale: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryRow:
     """How many of something there are, and roughly how many bytes they take together."""
 
@@ -140,6 +193,16 @@ class ConsoleState(Protocol):
     def config(self) -> Iterable[ConfigRow]: ...
     def statements(self) -> Iterable[StatementRow]: ...
     def memory(self) -> Iterable[MemoryRow]: ...
+    def cache(self) -> Iterable[CacheRow]: ...
+    def tables(self) -> Iterable[TableRow]: ...
+    def shapes(self) -> Iterable[ShapeRow]: ...
+
+    async def purge(self, what: str, name: str) -> int:
+        """Drop entries everywhere: ``all``, those of a ``table``, a ``tag``, a ``statement`` or a ``role``; returns how many.
+
+        Raises:
+            ClientError: there is no such table.
+        """
 
     def lists(self) -> Mapping[str, int]:
         """Counts by name; those of PgBouncer's SHOW LISTS that are missing show as 0."""

@@ -119,6 +119,36 @@ def _statements(state: ConsoleState) -> Iterable[Sequence[Value]]:
     return ((s.name, s.database, s.user, s.clients, s.servers, s.sql) for s in state.statements())
 
 
+def _cache(state: ConsoleState) -> Iterable[Sequence[Value]]:
+    for c in state.cache():
+        asked = c.hits + c.stale + c.misses
+        share = f"{100 * (c.hits + c.stale) / asked:.1f}%" if asked else ""
+        counts = (c.hits, c.stale, c.misses, c.bypasses)
+        yield (c.database, c.state, c.epoch, c.entries, c.size_bytes, c.limit_bytes, *counts, share)
+
+
+def _tables(state: ConsoleState) -> Iterable[Sequence[Value]]:
+    for t in state.tables():
+        yield (
+            t.database,
+            t.name,
+            t.kind,
+            t.rung,
+            f"{t.bound_seconds:g} s",
+            "yes" if t.is_cached else "no",
+            t.entries,
+            t.why,
+            t.raised_by,
+        )
+
+
+def _shapes(state: ConsoleState) -> Iterable[Sequence[Value]]:
+    for s in sorted(state.shapes(), key=lambda row: (-row.calls, row.database, row.sql)):
+        times = (int(1000 * s.saved_seconds), int(1000 * s.origin_seconds))
+        counts = (s.calls, s.hits, s.misses, s.bypasses, *times, s.would_be_hits, s.would_be_stale)
+        yield (s.database, s.sql, s.verdict, s.rule, s.object, s.depends_on, *counts, s.hint)
+
+
 def _state(state: ConsoleState) -> Iterable[Sequence[Value]]:
     yield ("active", "yes" if not state.readiness() else "no")
     yield ("paused", "yes" if any(d.is_paused for d in state.databases()) else "no")
@@ -209,8 +239,16 @@ def views(period: StatsPeriod) -> dict[str, View]:
         ),
         "SERVERS": _view(_CONNECTION, lambda state: _connections("S", state.servers())),
         "STATE": _view("key value", _state),
+        "CACHE": _view("database state epoch# entries# size# limit# hits# stale# misses# bypasses# hit_rate", _cache),
+        "TABLES": _view("database table kind rung# bound cached entries# why raised_by", _tables),
         # The text of a statement may hold data.
-        "STATEMENTS": _view("name database user clients# servers# sql", _statements, admin_only=True),
+        "PREPARED": _view("name database user clients# servers# sql", _statements, admin_only=True),
+        "STATEMENTS": _view(
+            "database statement verdict rule object depends_on calls# hits# misses# bypasses# saved_ms# origin_ms#"
+            " would_be_hits# would_be_stale# hint",
+            _shapes,
+            admin_only=True,
+        ),
         "STATS": _view(f"database {_TOTALS} {_AVERAGES} {_OURS}", stats),
         "STATS_AVERAGES": _view(
             f"database {_AVERAGES}", lambda state: ((s.database, *period.averages(s)) for s in state.stats())

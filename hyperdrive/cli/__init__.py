@@ -1,4 +1,4 @@
-"""The command line: ``hyperdrive serve | demo | check | explain | status | top``.
+"""The command line: ``hyperdrive serve | demo | check | explain | status | top | purge``.
 
 Knows arguments and exit codes: 0 done, 1 it did not work, 2 something was asked for that cannot be. Each command is a module
 of its own, imported only when it is asked for, so that ``--help`` is quick.
@@ -17,8 +17,7 @@ from hyperdrive.config.settings import MEANINGS
 from hyperdrive.errors import ConfigError, HyperdriveError
 
 _EPILOG = """\
-serve reads hyperdrive.toml and the environment, too; docs/settings.md has all settings.
-purge comes with the cache and is not offered yet."""
+serve reads hyperdrive.toml and the environment, too; docs/settings.md has all settings."""
 
 # Flags whose names are shorter than those of their settings.
 SHORT = {"admin_listen": "admin", "auth_method": "auth"}
@@ -66,6 +65,14 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument(
                 "--interval", type=float, default=1.0, metavar="S", help="seconds between looks (default: 1)"
             )
+    purge = commands.add_parser("purge", help="drop stored answers of a running proxy", allow_abbrev=False)
+    purge.add_argument("--table", metavar="[SCHEMA.]NAME", help="those that read from it")
+    purge.add_argument("--tag", metavar="NAME", help="those with that tag in a hint")
+    purge.add_argument("--statement", metavar="SQL", help="those of statements that differ in their values only")
+    purge.add_argument("--role", metavar="NAME", help="those that were read as that role")
+    purge.add_argument("--all", action="store_true", help="all of them")
+    purge.add_argument("--admin", metavar="HOST:PORT", help="its admin address (default: as serve would use here)")
+    purge.add_argument("--config", metavar="FILE", help="where that address may be set (default: hyperdrive.toml)")
     return top
 
 
@@ -93,6 +100,8 @@ def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
             continue
         flag = SHORT.get(key, key).replace("_", "-")
         text = meaning.text.split(". ")[0].split("; ")[0].replace("`", "").replace("%", "%%")
+        if key == "cache":
+            group.add_argument("--no-cache", dest=key, action="store_const", const="off", help="as --cache off")
         if meaning.kind.name == "boolean":
             group.add_argument(f"--{flag}", dest=key, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:

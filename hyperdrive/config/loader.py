@@ -20,10 +20,12 @@ from typing import Any, TypeVar
 from hyperdrive.config.settings import (
     DATABASE_MEANINGS,
     MEANINGS,
+    TABLE_MEANINGS,
     USER_MEANINGS,
     DatabaseSettings,
     Meaning,
     Settings,
+    TableSettings,
     UserSettings,
 )
 from hyperdrive.dsn import password_from_file
@@ -33,6 +35,8 @@ DEFAULT_FILE = "hyperdrive.toml"
 PREFIX = "HYPERDRIVE_"
 
 T = TypeVar("T")
+
+_TABLES = ("users", "databases", "tables")
 
 # Kubernetes gives every container variables about each service of its namespace; for one called "hyperdrive" they start
 # like ours. HYPERDRIVE_CONFIG names the file; tests and benchmarks have variables of their own.
@@ -120,6 +124,7 @@ class _Reading:
         self.mistakes: list[str] = []
         self.users: dict[str, UserSettings] = {}
         self.databases: dict[str, DatabaseSettings] = {}
+        self.tables: dict[str, TableSettings] = {}
 
     def file(self, text: str, name: str) -> None:
         try:
@@ -137,6 +142,8 @@ class _Reading:
                 self._table(value, place, key, self._user)
             elif key == "databases":
                 self._table(value, place, key, self._database)
+            elif key == "tables":
+                self._table(value, place, key, self._relation)
             else:
                 self._take(key, value, place(key))
 
@@ -144,7 +151,7 @@ class _Reading:
         for variable in sorted(env):
             if variable.startswith(PREFIX) and not _NOT_SETTINGS.fullmatch(variable):
                 key = variable.removeprefix(PREFIX).lower()
-                if key in ("users", "databases"):
+                if key in _TABLES:
                     self.mistakes.append(f"{variable}: {key} is a table; it can only be in the file")
                 else:
                     self._take(key, env[variable], variable, spell=lambda near: PREFIX + near.upper())
@@ -157,7 +164,10 @@ class _Reading:
     def finish(self) -> Settings:
         if not self.mistakes:
             settings = Settings(
-                **self.values, users=MappingProxyType(self.users), databases=MappingProxyType(self.databases)
+                **self.values,
+                users=MappingProxyType(self.users),
+                databases=MappingProxyType(self.databases),
+                tables=MappingProxyType(self.tables),
             )
             self._check(settings)
         if self.mistakes:
@@ -166,7 +176,7 @@ class _Reading:
 
     def _take(self, key: str, value: object, place: str, *, spell: Callable[[str], str] = lambda near: near) -> None:
         if key not in MEANINGS:
-            self._unknown(key, place, [*MEANINGS, "users", "databases"], spell)
+            self._unknown(key, place, [*MEANINGS, *_TABLES], spell)
             return
         parsed = self._parse(key, value, place, MEANINGS[key])
         if parsed is not None or key in ("origin", "admin_listen"):
@@ -202,6 +212,9 @@ class _Reading:
 
     def _database(self, name: str, value: object, place: Callable[..., str]) -> None:
         self._entry("databases", name, value, place, DATABASE_MEANINGS, DatabaseSettings, self.databases)
+
+    def _relation(self, name: str, value: object, place: Callable[..., str]) -> None:
+        self._entry("tables", name, value, place, TABLE_MEANINGS, TableSettings, self.tables)
 
     def _entry(
         self,
@@ -245,6 +258,8 @@ class _Reading:
             size = settings.pool_size if database.pool_size is None else database.pool_size
             if database.min_pool_size is not None and database.min_pool_size > size:
                 wrong(f"databases.{name}", f"min_pool_size {database.min_pool_size} is above pool_size, {size}")
+        if settings.cache_entry_size > settings.cache_size:
+            wrong("cache_entry_size", f"is above cache_size, {settings.cache_size}")
         self._check_tls(settings, wrong)
         self._check_authentication(settings, wrong)
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from hyperdrive.config.settings import DATABASE_MEANINGS, DEFAULTS, MEANINGS, USER_MEANINGS, Meaning
+from hyperdrive.config.settings import DATABASE_MEANINGS, DEFAULTS, MEANINGS, TABLE_MEANINGS, USER_MEANINGS, Meaning
 from hyperdrive.config.units import DURATION, FLAG, SIZE, TEXT
 from hyperdrive.dsn import IGNORED, UNSUPPORTED
 
@@ -48,6 +48,9 @@ batch = { password = "another secret", pool_mode = "session", max_user_connectio
 [databases.reports]
 dbname = "shop"
 pool_size = 5
+
+[tables."public.prices_*"]
+max_age = "5s"
 ```
 """
 
@@ -61,6 +64,10 @@ def render() -> str:
         parts.append(_entry(key, meaning, meaning.kind.show(getattr(DEFAULTS, key))))
     parts.append("\n## Users: `[users]`\n\nA table of names, in the file only. " + _table(USER_MEANINGS))
     parts.append("\n## Databases: `[databases.NAME]`\n\nWhat differs for one database. " + _table(DATABASE_MEANINGS))
+    parts.append(
+        '\n## Tables: `[tables."PATTERN"]`\n\nWhat differs for answers that read from the relations whose `schema.name` matches the pattern,'
+        " shell-style; the first that matches counts, and of several relations the strictest. " + _table(TABLE_MEANINGS)
+    )
     parts += [_EXAMPLE, _connection_strings()]
     return "".join(parts)
 

@@ -33,6 +33,7 @@ from hyperdrive.dsn import Dsn, parse_dsn
 from hyperdrive.net.transport import SocketOptions
 from hyperdrive.pool.settings import PoolMode, PoolSettings
 
+CACHE = choice("on", "off", "shadow")
 POOL_MODE = choice("transaction", "session", "statement")
 EAGER = choice("off", "on", "always")
 AUTH_METHOD = choice("scram", "md5", "password", "cert", "trust")
@@ -82,6 +83,21 @@ class DatabaseSettings:
     max_db_connections: int | None = _setting(
         whole(0), None, "Most server connections of this database, for all its users; 0 is no limit.", live=True
     )
+    cache: bool | None = _setting(FLAG, None, "Whether the cache has a part in what clients ask here.", live=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TableSettings:
+    """``[tables."PATTERN"]``: what differs for reads of the relations whose ``schema.name`` matches; ``None`` means as for all."""
+
+    max_age: float | None = _setting(DURATION, None, "How old an answer may be.", live=True)
+    stale_while_revalidate: float | None = _setting(
+        DURATION, None, "How much older while it is being asked for again.", live=True
+    )
+    stale_if_error: float | None = _setting(
+        DURATION, None, "How much older while the database cannot be reached.", live=True
+    )
+    cache: bool | None = _setting(FLAG, None, "Whether reads of it are cached at all.", live=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +120,7 @@ class UserSettings:
     max_user_connections: int | None = _setting(
         whole(0), None, "Most server connections of this user, in all databases; 0 is no limit.", live=True
     )
+    cache: bool | None = _setting(FLAG, None, "Whether the cache has a part in what this user asks.", live=True)
 
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -309,6 +326,57 @@ class Settings:
         "Whether Parse and Describe of a statement that was described before are answered here, while the schema has not changed.",
         live=True,
     )
+    # ── cache ──
+    cache: str = _setting(
+        CACHE,
+        "on",
+        "Whether reads are answered from memory where that is proven right. `off` is the kill switch: with RELOAD everything that is"
+        " stored goes at once. `shadow` serves nothing, and counts what it would have served and how often that would have been stale.",
+        "Cache",
+        live=True,
+    )
+    cache_size: int = _setting(
+        SIZE, 256 * 1024 * 1024, "Bytes of memory for answers, for all workers together, overhead included.", live=True
+    )
+    cache_entry_size: int = _setting(
+        SIZE,
+        4 * 1024 * 1024,
+        "Larger answers are passed on and not stored. (Cloudflare's Hyperdrive: 50 MB.)",
+        live=True,
+    )
+    max_age: float = _setting(
+        DURATION,
+        60.0,
+        "How old an answer may be, counted from when it was asked for. What is written through us drops answers at once; this is the"
+        " bound for what is written past us. As Cloudflare's Hyperdrive.",
+        live=True,
+    )
+    stale_while_revalidate: float = _setting(
+        DURATION,
+        15.0,
+        "How much older an answer may be while it is being asked for again, once and behind the client. As Cloudflare's Hyperdrive.",
+        live=True,
+    )
+    stale_if_error: float = _setting(
+        DURATION,
+        0.0,
+        "How much older than `max_age` an answer may be while the database cannot be reached; 0: not at all. What is known to have"
+        " changed is not served then either.",
+        live=True,
+    )
+    cache_in_transactions: str = _setting(
+        choice("auto", "always", "never"),
+        "auto",
+        "Whether reads inside a READ COMMITTED transaction that has not written are answered from memory. `auto`: in READ ONLY ones,"
+        " so that no program decides on old data what it writes; `always`: in others as well; `never`: in none.",
+        live=True,
+    )
+    catalog_poll: float = _setting(
+        DURATION,
+        15.0,
+        "How often the database's catalogs are asked whether tables, views, functions, rights or settings were changed past us: the"
+        " bound for what such a change leaves unseen.",
+    )
     # ── who may log in ──
     auth_method: str = _setting(
         AUTH_METHOD,
@@ -349,6 +417,7 @@ class Settings:
     # ── tables ──
     users: Mapping[str, UserSettings] = field(default_factory=lambda: _EMPTY)
     databases: Mapping[str, DatabaseSettings] = field(default_factory=lambda: _EMPTY)
+    tables: Mapping[str, TableSettings] = field(default_factory=lambda: _EMPTY)
 
     def database(self, name: str) -> DatabaseSettings:
         """What ``[databases.NAME]`` says, completed from the settings for all."""
@@ -362,6 +431,14 @@ class Settings:
                 self.pool_size if own.pool_size is None else own.pool_size,
             ),
             max_db_connections=self.max_db_connections if own.max_db_connections is None else own.max_db_connections,
+            cache=own.cache,
+        )
+
+    def uses_cache(self, user: str, database: str) -> bool:
+        """Whether the cache has a part in what *user* asks in *database*."""
+        own_user, own_database = self.users.get(user), self.databases.get(database)
+        return (own_user is None or own_user.cache is not False) and (
+            own_database is None or own_database.cache is not False
         )
 
     def pool(self, user: str, database: str) -> PoolSettings:
@@ -416,6 +493,7 @@ def meanings(cls: type[Any]) -> dict[str, Meaning]:
 MEANINGS = meanings(Settings)
 DATABASE_MEANINGS = meanings(DatabaseSettings)
 USER_MEANINGS = meanings(UserSettings)
+TABLE_MEANINGS = meanings(TableSettings)
 DEFAULTS = Settings()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from hyperdrive.control.cached import purge
 from hyperdrive.errors import ShuttingDown
 from hyperdrive.pool.interfaces import CloseReason
 from hyperdrive.proxy.proxy import Proxy
@@ -56,6 +57,14 @@ class LocalActions:
         for pool in pools.of(database):
             for row in pool.servers():
                 row.server.discard(CloseReason.KILLED)
+
+    def purge(self, what: str, name: str) -> int:
+        """Drop entries of this process; returns how many.
+
+        Raises:
+            ClientError: there is no such table, or nothing that can be called so.
+        """
+        return purge(self.proxy.cache, what, name)
 
     def kill_client(self, number: int) -> bool:
         """Drop one client; ``False`` if it is none of ours."""

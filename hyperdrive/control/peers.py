@@ -22,6 +22,7 @@ MAX_LINE_BYTES = 256 * 1024 * 1024
 """Ten thousand clients are about three megabytes of rows."""
 
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Follow = Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def peer_path(directory: str, worker: int) -> str:
@@ -32,11 +33,15 @@ def peer_path(directory: str, worker: int) -> str:
 class PeerServer:
     """Answers the other workers."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, follow: Follow | None = None) -> None:
         self._answer = answer
+        self._follow = follow
+        """Takes a connection over on which another worker has more than one thing to say."""
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
         self._open: set[asyncio.Task[None]] = set()
+        self._followed: set[asyncio.StreamWriter] = set()
+        self._followers: set[asyncio.Task[None]] = set()
 
     async def start(self, path: str) -> None:
         """Listen; what a predecessor that crashed left behind is replaced."""
@@ -49,7 +54,9 @@ class PeerServer:
         if self._server is None:
             return
         self._server.close()
-        for task in list(self._open):
+        for writer in list(self._followed):
+            writer.transport.abort()  # its task ends by that; asyncio complains of one that is cancelled
+        for task in [task for task in self._open if task not in self._followers]:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
         assert self._path is not None
@@ -63,6 +70,15 @@ class PeerServer:
         self._open.add(task)
         try:
             request = json.loads(await reader.readline())
+            if request.get("do") == "follow" and self._follow is not None:
+                self._followed.add(writer)
+                self._followers.add(task)
+                try:
+                    await self._follow(request["worker"], reader, writer)
+                finally:
+                    self._followed.discard(writer)
+                    self._followers.discard(task)
+                return
             try:
                 reply = await self._answer(request)
             except HyperdriveError as error:

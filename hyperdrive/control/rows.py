@@ -11,8 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hyperdrive.admin.exposition import add_gauges
-from hyperdrive.admin.state import ConnectionRow, DatabaseRow, MemoryRow, StatementRow, StatsRow, UserRow
+from hyperdrive.admin.state import (
+    CacheRow,
+    ConnectionRow,
+    DatabaseRow,
+    MemoryRow,
+    ShapeRow,
+    StatementRow,
+    StatsRow,
+    TableRow,
+    UserRow,
+)
 from hyperdrive.config.settings import Settings
+from hyperdrive.control import cached
 from hyperdrive.metrics import Family, Registry
 from hyperdrive.net.transport import Transport
 from hyperdrive.pool.interfaces import PoolKey, ServerState
@@ -251,12 +262,30 @@ class LocalRows:
             MemoryRow("statement_texts", len(texts), sum(texts)),
         ]
 
+    # --- the cache ----------------------------------------------------------------------------------------------------
+
+    def cache(self) -> list[CacheRow]:
+        return cached.cache_rows(self.proxy.cache)
+
+    def tables(self) -> list[TableRow]:
+        return cached.table_rows(self.proxy.cache)
+
+    def shapes(self) -> list[ShapeRow]:
+        return cached.shape_rows(self.proxy.cache)
+
     # --- metrics ------------------------------------------------------------------------------------------------------
 
     def families(self) -> list[Family]:
         """Every metric of this process."""
         registry = Registry()
         registry.add(self.proxy.metrics)
+        cache = self.proxy.cache
+        cache.reads.queries_hit = cache.store.hits
+        registry.add(cache.reads)
+        registry.add(cache.metrics, "cache")
+        registry.gauge("cache_bytes", "Memory that stored answers take", lambda: cache.store.size_bytes)
+        registry.gauge("cache_limit_bytes", "The most that they may take", lambda: cache.store.max_bytes)
+        registry.gauge("cache_entries", "Answers stored", lambda: cache.store.count)
         for one in self.proxy.stats.values():
             registry.add(one)
         for pool in self.proxy.pools.metrics.values():

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from hyperdrive.admin.state import (
+    CacheRow,
     ConfigRow,
     ConnectionRow,
     DatabaseRow,
     MemoryRow,
+    ShapeRow,
     StatementRow,
     StatsRow,
+    TableRow,
     UserRow,
 )
 from hyperdrive.config.settings import Settings, shown
@@ -43,6 +46,9 @@ ROWS: Mapping[str, type[Any]] = {
     "users": UserRow,
     "statements": StatementRow,
     "memory": MemoryRow,
+    "cache": CacheRow,
+    "tables": TableRow,
+    "shapes": ShapeRow,
 }
 # Limits in rows are those of the whole already.
 _DATABASE_LIMITS = (
@@ -69,6 +75,10 @@ class _Report:
     families: list[Family] = field(default_factory=list)
 
 
+async def _nobody(worker: int) -> None:
+    """There is no other worker."""
+
+
 class Control:
     """Implements ``admin.state.ConsoleState``. *settings* are those of the whole, not this worker's share."""
 
@@ -86,6 +96,8 @@ class Control:
         self._owner = owner
         self._peers = peers
         self._others: list[_Report] = []
+        self.link: Callable[[int], Awaitable[None]] = _nobody
+        """``link(worker)`` connects to another worker to tell it what changes here."""
 
     # --- the others ---------------------------------------------------------------------------------------------------
 
@@ -116,8 +128,12 @@ class Control:
                 self.rows.proxy.cancel(pid, bytes.fromhex(key), forwarded=True)
             case {"do": "act", "action": str(action), "database": database}:
                 await self.actions.do(action, database)
+            case {"do": "purge", "what": str(what), "name": str(name)}:
+                return {"count": self.actions.purge(what, name)}
             case {"do": "kill_client", "id": int(number)}:
                 return {"found": self.actions.kill_client(number)}
+            case {"do": "link", "worker": int(worker)}:
+                await self.link(worker)
             case {"do": "reload"}:
                 return {"notice": await self.actions.reload()}
             case {"do": "shutdown", "how": str(how)}:
@@ -190,6 +206,15 @@ class Control:
     def memory(self) -> Iterable[MemoryRow]:
         return _merge(self._all("memory"), ("name",))
 
+    def cache(self) -> Iterable[CacheRow]:
+        return _merge(self._all("cache"), ("database",), largest=("epoch", "state"))
+
+    def tables(self) -> Iterable[TableRow]:
+        return _merge(self._all("tables"), ("database", "name"), largest=("rung", "bound_seconds", "is_cached"))
+
+    def shapes(self) -> Iterable[ShapeRow]:
+        return _merge(self._all("shapes"), ("database", "sql", "verdict", "rule", "object"))
+
     def lists(self) -> Mapping[str, int]:
         pools = list(self.pools())
         free = sum(p.sv_idle + p.sv_used + p.sv_tested for p in pools)
@@ -241,6 +266,11 @@ class Control:
 
     async def enable(self, database: str) -> None:
         await self._everywhere("enable", database)
+
+    async def purge(self, what: str, name: str) -> int:
+        count = self.actions.purge(what, name)
+        replies = await asyncio.gather(*(peer.call(do="purge", what=what, name=name) for peer in self._peers))
+        return count + sum(int(reply["count"]) for reply in replies)
 
     async def kill_client(self, client_id: int) -> bool:
         if self.actions.kill_client(client_id):

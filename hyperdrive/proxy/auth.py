@@ -388,7 +388,9 @@ class PostgresAuthQuery:
                 connection.terminate()
 
 
-def auth_connector(origin: Dsn, tls: TlsPolicy, *, timeout_seconds: float = 5.0) -> Connect:
+def auth_connector(
+    origin: Dsn, tls: TlsPolicy, *, timeout_seconds: float = 5.0, application_name: str = "hyperdrive auth_query"
+) -> Connect:
     """How ``PostgresAuthQuery`` connects: to *origin*, as its user, with settings that nobody else can influence.
 
     ``search_path`` is a start-up parameter, so it wins over ALTER ROLE and ALTER DATABASE; CVE-2025-12819 in PgBouncer
@@ -406,7 +408,7 @@ def auth_connector(origin: Dsn, tls: TlsPolicy, *, timeout_seconds: float = 5.0)
             ssl=_asyncpg_ssl(tls),
             timeout=timeout_seconds,
             statement_cache_size=0,
-            server_settings={"search_path": "pg_catalog", "application_name": "hyperdrive auth_query"},
+            server_settings={"search_path": "pg_catalog", "application_name": application_name},
         )
         return connection
 

@@ -14,7 +14,9 @@ from hyperdrive.errors import (
     HyperdriveError,
     InternalError,
     OriginLost,
+    OriginUnreachable,
     OutcomeUnknown,
+    PoolTimeout,
     ProtocolViolation,
     QueryCanceled,
     ShuttingDown,
@@ -23,6 +25,7 @@ from hyperdrive.net.transport import Transport
 from hyperdrive.pgwire import messages
 from hyperdrive.pool.interfaces import CloseReason
 from hyperdrive.pool.settings import PoolMode
+from hyperdrive.proxy.reads import Reader
 from hyperdrive.session.client import SHIP_ABOVE, ClientSession, Op
 from hyperdrive.session.replies import COMMIT
 from hyperdrive.session.server import IDLE
@@ -30,7 +33,9 @@ from hyperdrive.session.settings import EMPTY
 from hyperdrive.sql.verdict import Kind
 
 if TYPE_CHECKING:
+    from hyperdrive.proxy.cache import PoolCache
     from hyperdrive.proxy.context import PoolContext
+    from hyperdrive.proxy.fills import Filling
     from hyperdrive.proxy.server import ServerConnection
 
 log = logging.getLogger("hyperdrive.proxy")
@@ -43,6 +48,11 @@ LINGER_SECONDS: Final = 10.0
 """How long a client that was told to go may take to read why."""
 
 
+def _is_away(error: HyperdriveError) -> bool:
+    """It says that the origin cannot be reached, or does not answer."""
+    return isinstance(error, (OriginUnreachable, OriginLost, PoolTimeout))
+
+
 class ClientConnection(asyncio.Protocol):
     """One client, logged in. It is idle, waits in the pool's queue, or is linked to a server."""
 
@@ -53,7 +63,9 @@ class ClientConnection(asyncio.Protocol):
         "context",
         "idle_sweeps",
         "key",
+        "lead",
         "pid",
+        "reader",
         "reading",
         "resend",
         "server",
@@ -79,6 +91,10 @@ class ClientConnection(asyncio.Protocol):
         """All that was sent since the server was linked is one read."""
         self.resend: Op | None = None
         """The read that is under way and of which nothing has come back: it may be sent once more (W-54)."""
+        self.reader: Reader | None = Reader(self, context.cache) if context.cache is not None else None
+        """What the cache does for it; ``None`` where there is no cache."""
+        self.lead: Filling | None = None
+        """A fill for the batch that waits for a server, to be started when it is sent."""
         self.since = context.clock.now()
         self.idle_sweeps = 0
         """How often the sweeper has come by since the client last said something."""
@@ -117,6 +133,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _express(self, session: ClientSession) -> None:
         """The usual batch, an idle server that fits: ``_ship``, ``_link`` and ``_send`` without what they need not look at."""
+        reader = self.reader
+        if reader is not None and reader.answer(session):
+            return
         context = self.context
         server = context.pool.take()
         if server is None:
@@ -128,6 +147,8 @@ class ClientConnection(asyncio.Protocol):
             server.client = self
             state.client = session
             op = session.ops[0]
+            if self.lead is not None:
+                self._start_lead(server)
             data = session.compose_whole(state)
             if data:
                 verdict = op[2]
@@ -157,6 +178,10 @@ class ClientConnection(asyncio.Protocol):
             self._link(server)
         else:
             if server.session.is_at_rest and self._answered():
+                return
+            ours = session.answer_ours(server.session)
+            if ours is not None:
+                self.write(ours)
                 return
             ended = session.end_ahead(server.session)
             if ended is not None:
@@ -214,9 +239,50 @@ class ClientConnection(asyncio.Protocol):
                 self.end(InternalError("internal error of the proxy", log_text="a batch that cannot be composed"))
                 return
 
+    def _start_lead(self, server: ServerConnection) -> None:
+        """The batch is about to be written to *server*: if it is still the one that the fill is for, its reply is copied."""
+        lead, self.lead = self.lead, None
+        assert lead is not None
+        if self.session.whole is None or server.session.queue:
+            lead.fail()
+        else:
+            lead.start(server)
+
+    def use_cache(self, cache: PoolCache | None) -> None:
+        """The cache was switched on or off. Who waits for a server, or for another's answer, goes on as before."""
+        if self.reader is not None:
+            self.reader.retire()
+        self.reader = Reader(self, cache) if cache is not None else None
+
+    def wrote(self, fill_no: int) -> None:
+        """It may have written anything: only what was asked for behind fill number *fill_no* has seen it."""
+        if self.reader is not None:
+            self.reader.last_write_no = fill_no
+
+    def run_alone(self) -> None:
+        """Somebody else's answer, which was waited for, does not come: ask for it."""
+        self.waiting = False
+        if self.transport.is_closing():
+            return
+        self.transport.resume_reading()
+        if self.session.ops:
+            self._ship()
+        if self.session.terminated:
+            self._leave()
+
+    def _let_go(self) -> None:
+        """The batch is not going to be sent by this client: nobody shall wait for its answer, and it waits for nobody's."""
+        lead, self.lead = self.lead, None
+        if lead is not None:
+            lead.fail()
+        if self.reader is not None:
+            self.reader.leave()
+
     def _link(self, server: ServerConnection) -> None:
         self.server = server
         server.client = self
+        if self.lead is not None:
+            self._start_lead(server)
         if self._paused:
             server.transport.pause_reading()
         state = server.session
@@ -282,6 +348,12 @@ class ClientConnection(asyncio.Protocol):
     def refuse(self, error: HyperdriveError) -> None:
         """The wait ended without a server."""
         self.waiting = False
+        self._let_go()
+        if self.reader is not None and _is_away(error) and self.reader.rescue(self.session):
+            self.transport.resume_reading()
+            if self.session.terminated:
+                self._leave()
+            return
         if isinstance(error, ShuttingDown):
             self.end(error)
             return
@@ -340,6 +412,7 @@ class ClientConnection(asyncio.Protocol):
     def _leave(self) -> None:
         """The client is gone, or said so."""
         if self.context.forget(self):
+            self._let_go()
             if self.waiting:
                 self.waiting = False
                 self.context.pool.forget(self)
@@ -428,6 +501,7 @@ class ClientConnection(asyncio.Protocol):
     def cancel(self) -> None:
         """A cancel request with this client's key came: it reaches the server only while that runs this client's SQL (W-51)."""
         if self.waiting:
+            self._let_go()
             self.context.pool.forget(self)
             self.refuse(QueryCanceled("canceling statement due to user request"))
         elif self.server is not None and self.server.session.is_running:

@@ -22,6 +22,7 @@ from hyperdrive.session.settings import Label, label, statement_for, values
 from hyperdrive.sql.verdict import Isolation
 
 if TYPE_CHECKING:
+    from hyperdrive.proxy.cache import PoolCache
     from hyperdrive.proxy.client import ClientConnection
     from hyperdrive.proxy.metrics import DatabaseMetrics, ProxyMetrics
     from hyperdrive.proxy.server import ServerConnection
@@ -59,6 +60,7 @@ class PoolContext:
         "_forget",
         "_send_cancel",
         "base",
+        "cache",
         "clients",
         "clock",
         "defaults",
@@ -92,6 +94,8 @@ class PoolContext:
         self.write_high = write_high
         """Bytes waiting to be sent to one peer above which the other side is not read."""
         self.clients: set[ClientConnection] = set()
+        self.cache: PoolCache | None = None
+        """The cache's side of the pool; ``None``: there is no cache."""
         self.base: Mapping[bytes, bytes] | None = None
         """Values reported by the server that logged in last, before anyone changed them."""
         self.welcomes: LRUCache[tuple[Label, bytes | None], Welcome] = LRUCache(WELCOMES)

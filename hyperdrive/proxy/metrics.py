@@ -32,6 +32,21 @@ class ProxyMetrics:
 
 
 @dataclass(slots=True)
+class ReadMetrics:
+    """How the cache took part in what clients asked."""
+
+    queries_hit: int = counter("Batches of clients, by how the cache took part", family="queries", cache="hit")
+    queries_stale: int = counter("", family="queries", cache="stale")
+    queries_miss: int = counter("", family="queries", cache="miss")
+    queries_bypass: int = counter("", family="queries", cache="bypass")
+    bypasses: Counter[str] = counters_by(
+        "rule", "Batches in which the cache had no part, by rule", family="cache_bypasses"
+    )
+    stale_if_error: int = counter("Answers served beyond their age because the origin could not be reached")
+    shadow_stale: int = counter("In shadow mode: answers that would have differed from the origin's")
+
+
+@dataclass(slots=True)
 class DatabaseMetrics:
     """What clients do with one database. The query path adds to two of them per batch, and to nothing else."""
 

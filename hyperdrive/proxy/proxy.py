@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hyperdrive.clock import Clock
 from hyperdrive.errors import (
+    ClientError,
     HyperdriveError,
     NotReady,
     OriginLoginFailed,
@@ -36,17 +37,20 @@ from hyperdrive.pool.pool import Pool
 from hyperdrive.pool.pools import MAX_COUNTED, OTHERS, Pools
 from hyperdrive.pool.settings import PoolMode, PoolSettings
 from hyperdrive.proxy.auth import UserDirectory
+from hyperdrive.proxy.cache import Cache, CacheSettings, PoolCache, row_of
 from hyperdrive.proxy.client import ClientConnection
 from hyperdrive.proxy.connect import Origin, open_server, send_cancel
 from hyperdrive.proxy.context import PoolContext, Welcome
+from hyperdrive.proxy.identity import ASK
 from hyperdrive.proxy.metrics import DatabaseMetrics, ProxyMetrics
 from hyperdrive.proxy.relay import Relay, asks_for_replication, open_relay
 from hyperdrive.proxy.server import ServerConnection
 from hyperdrive.session.client import ClientSession
 from hyperdrive.session.handshake import Admit
+from hyperdrive.session.ours import refusal
 from hyperdrive.session.pipe import Classify, Pipe, Switches
 from hyperdrive.session.server import IDLE
-from hyperdrive.session.settings import UNKNOWN, Label, label, show, transition
+from hyperdrive.session.settings import PREFIX, UNKNOWN, Label, label, show, statement_for, transition
 from hyperdrive.session.statements import StatementRegistry
 from hyperdrive.sql.cache import VerdictCache
 from hyperdrive.tasks import spawn
@@ -55,6 +59,12 @@ if TYPE_CHECKING:
     from hyperdrive.proxy.front_door import FrontDoor
 
 log = logging.getLogger("hyperdrive.proxy")
+
+
+def is_ours(name: bytes) -> bool:
+    """Whether a setting of a StartupMessage is one that we answer ourselves."""
+    return name.lower().startswith(PREFIX)
+
 
 CONSOLES = frozenset({"hyperdrive", "pgbouncer"})
 """Databases that are the console (DESIGN §1)."""
@@ -108,6 +118,7 @@ class Proxy:
         clock: Clock,
         limits: Limits | None = None,
         *,
+        cache: CacheSettings | None = None,
         console: ConsoleDoor | None = None,
         forward_cancel: Callable[[int, int, bytes], None] | None = None,
     ) -> None:
@@ -118,6 +129,8 @@ class Proxy:
         self.metrics = ProxyMetrics()
         self.pools: Pools[ServerConnection] = Pools(pool_settings, self._connect, clock, limits)
         self.verdicts = VerdictCache()
+        self.cache = Cache(cache or CacheSettings(), clock.now)
+        self.cache.on_epoch = self.schema_changed
         self.clients: dict[int, ClientConnection] = {}
         self.relays: dict[int, Relay] = {}
         self.doors: set[FrontDoor] = set()
@@ -219,7 +232,10 @@ class Proxy:
     # --- welcome ------------------------------------------------------------------------------------------------------------------
 
     async def _welcome(self, context: PoolContext, startup: Iterable[tuple[bytes, bytes]]) -> Welcome:
-        startup = tuple(startup)
+        startup = tuple((name.lower() if is_ours(name) else name, value) for name, value in startup)
+        ours = {name: value for name, value in startup if is_ours(name)}
+        if ours:
+            return self._with_ours(await self._welcome(context, [one for one in startup if one[0] not in ours]), ours)
         if context.base is not None:
             found = context.maybe_welcome(context.label_of(startup))
             if found is not None:
@@ -242,6 +258,21 @@ class Proxy:
             raise
         context.pool.release(server)
         return found
+
+    @staticmethod
+    def _with_ours(found: Welcome, ours: Mapping[bytes, bytes]) -> Welcome:
+        """The welcome of a client that gave *ours*, settings of ours, as well.
+
+        Raises:
+            ClientError: one of them makes no sense.
+        """
+        wanted = found.label
+        for name, value in ours.items():
+            refused = refusal(name, value)
+            if refused is not None:
+                raise ClientError(refused[0], sqlstate=refused[1])
+            wanted = wanted.with_(name, statement_for(name, value))
+        return Welcome(wanted, found.told, found.messages)
 
     async def _learn(self, context: PoolContext, server: ServerConnection, key: tuple[Label, bytes | None]) -> Welcome:
         """Ask *server* to take the client's start-up settings: one flight, once per set of them (W-05).
@@ -337,6 +368,8 @@ class Proxy:
         )
         self._contexts[key] = context
         context.pool = self.pools.get(key)
+        if self.cache.is_on and self.cache.settings.uses(key):
+            context.cache = PoolCache(self.cache, self.cache.database(key.database), context)
         return context
 
     def schema_changed(self, database: str) -> None:
@@ -381,7 +414,20 @@ class Proxy:
         if login.leftover:
             server.data_received(login.leftover)
         await context.learn_defaults(server)
+        if context.cache is not None:
+            await self._ask_defaults(context.cache, server)
         return server
+
+    async def _ask_defaults(self, cache: PoolCache, server: ServerConnection) -> None:
+        """What a server's settings are before anyone changes them decides whose answers are alike (caching-rules §2)."""
+        server.session.noted = {}
+        try:
+            row = row_of(await server.ask(ASK))
+        except BaseException:
+            server.transport.abort()
+            raise
+        if row is not None:
+            cache.logged_in(server, row)
 
     def _send_cancel(self, server: ServerConnection) -> None:
         spawn(self._deliver_cancel(server), name=f"cancel {server.pid}")
@@ -406,6 +452,22 @@ class Proxy:
             context.pipe.pin_unknown = settings.pin_unknown
             context.pipe.switches = settings.switches_for(context.mode)
         self.pools.change(pool_settings)
+
+    def change_cache(self, settings: CacheSettings) -> None:
+        """RELOAD of the cache's settings; ``cache = off`` drops everything at once."""
+        was_on = self.cache.is_on
+        self.cache.change(settings)
+        for key, context in self._contexts.items():
+            is_on = self.cache.is_on and settings.uses(key)
+            if is_on is (context.cache is not None):
+                continue
+            context.cache = PoolCache(self.cache, self.cache.database(key.database), context) if is_on else None
+            for client in context.clients:
+                client.use_cache(context.cache)
+            if is_on:
+                context.pool.reconnect()  # what the servers of now have done, and begun with, nobody knows
+        if was_on and not self.cache.is_on:
+            log.info("= the cache is off")
 
     def forget_unused(self) -> None:
         """Drop what belonged to pools that were removed; their counters stay."""

@@ -16,6 +16,7 @@ from hyperdrive.errors import HyperdriveError, LedgerMismatch, OriginLost
 from hyperdrive.net.transport import Transport
 from hyperdrive.pgwire import messages
 from hyperdrive.pool.interfaces import CloseReason, Pooled
+from hyperdrive.proxy import writes
 from hyperdrive.session import replies, settings
 from hyperdrive.session.server import IDLE, ServerSession
 from hyperdrive.session.statements import POISON
@@ -23,8 +24,11 @@ from hyperdrive.session.statements import POISON
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hyperdrive.proxy.cache import Heard
     from hyperdrive.proxy.client import ClientConnection
     from hyperdrive.proxy.context import PoolContext
+    from hyperdrive.proxy.fills import Filling
+    from hyperdrive.proxy.refresh import Refresh
 
 log = logging.getLogger("hyperdrive.proxy")
 
@@ -58,15 +62,19 @@ class ServerConnection(Pooled, asyncio.Protocol):
     __slots__ = (
         "_answer",
         "_asked",
+        "_came",
         "_cancelled",
         "_deadline",
         "_drained_bytes",
+        "_held",
         "address",
+        "baseline",
         "cancel_key",
         "cancels",
         "client",
         "context",
         "errand",
+        "filling",
         "pid",
         "session",
         "transport",
@@ -81,7 +89,15 @@ class ServerConnection(Pooled, asyncio.Protocol):
         self.cancel_key = cancel_key
         self.address = address
         self.session = ServerSession(view)
-        self.client: ClientConnection | None = None
+        self.client: ClientConnection | Refresh | None = None
+        self.baseline = ""
+        """Stands for the defaults of its settings."""
+        self._held: tuple[bytes, int] | None = None
+        """A reply that the client gets when others have heard of what it changed, and its size as it came."""
+        self._came = b""
+        """What came meanwhile."""
+        self.filling: Filling | None = None
+        """What the reply that is under way is copied for."""
         self.errand = Errand.NONE
         self.cancels = 0
         self.transport: Transport = cast("Transport", None)
@@ -102,12 +118,26 @@ class ServerConnection(Pooled, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         session = self.session
-        client = self.client
+        if self._held is not None:
+            self._came += data
+            return
         out = session.receive(data)
+        if session.noted:
+            heard = self._note_end(out)  # before the client hears that its commit is done
+            if heard is not None:
+                self._hold(out, len(data), heard)
+                return
+        self._pass_on(out, len(data))
+
+    def _pass_on(self, out: bytes, size: int) -> None:
+        session = self.session
+        client = self.client
         if client is not None:
             if out:
                 client.write(out)
                 client.resend = None
+            if self.filling is not None:
+                self._fill(out)
             if session.broken is not None:
                 self._broken(session.broken)
             elif not session.queue:
@@ -115,10 +145,76 @@ class ServerConnection(Pooled, asyncio.Protocol):
         elif session.broken is not None:
             self._broken(session.broken)
         else:
+            if self.filling is not None:
+                self._fill(out)
             if session.label is settings.EMPTY and self.errand is Errand.NONE:
                 # An idle server reports what a reload of the origin's configuration changed (W-33).
                 self.context.logged_in(session.view)
-            self._working_for_nobody(len(data))
+            self._working_for_nobody(size)
+
+    # --- what the cache has to know -------------------------------------------------------------------------------------------------
+
+    def _fill(self, out: bytes) -> None:
+        """*out* has been passed on: copy it, and see whether that was all."""
+        filling, session = self.filling, self.session
+        assert filling is not None
+        filling.feed(out)
+        if session.broken is not None:
+            filling.fail()
+        elif not session.queue and not session.open_scope:
+            filling.finish()
+
+    def _note_end(self, out: bytes) -> Heard | None:
+        """Something was asked that may have changed rows: if a transaction has ended, whatever it was is dropped now.
+
+        Returns what the client's reply has to wait for, if other workers have to hear of it.
+        """
+        session = self.session
+        noted = session.noted
+        heard: Heard | None = None
+        if session.status != IDLE or noted is None:
+            return None
+        is_over = not session.queue and not session.open_scope
+        if is_over or messages.READY_IDLE in out:
+            pool = self.context.cache
+            if is_over:
+                session.noted = {} if pool is not None else None
+            if pool is None:
+                return None
+            left = session.client
+            is_unknown, heard = writes.applied(noted, pool, left.journal.wanted if left is not None else None)
+            if is_unknown and self.client is not None:
+                self.client.wrote(pool.database.domain.fill_no)
+        return heard
+
+    def _hold(self, out: bytes, size: int, heard: Heard) -> None:
+        self._held = out, size
+        self.transport.pause_reading()
+        heard.when_heard(self._let_pass)
+
+    def _let_pass(self) -> None:
+        """Everybody has heard: the reply goes on its way, and what came behind it."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+        self._pass_on(*held)
+        came, self._came = self._came, b""
+        if came:
+            self.data_received(came)
+
+    def _forget_noted(self) -> None:
+        """The connection ends: whether what it was asked has taken effect is not known, or will only be."""
+        if self.filling is not None:
+            self.filling.fail()
+        noted, self.session.noted = self.session.noted, None
+        pool = self.context.cache
+        if noted and pool is not None:
+            left = self.session.client
+            doubt = writes.lost(noted, pool, left.journal.wanted if left is not None else None)
+            if doubt is not None:
+                asyncio.get_running_loop().call_later(writes.DOUBT_SECONDS, doubt.release)
 
     # --- loss -----------------------------------------------------------------------------------------------------------------------
 
@@ -137,12 +233,14 @@ class ServerConnection(Pooled, asyncio.Protocol):
         self._lost(str(exc) if exc is not None else "the connection was closed")
 
     def _lost(self, reason: str) -> None:
+        self._let_pass()  # what it said is true, whoever has not heard of it
         self._stop_deadline()
         fatal = self.session.fatal
         if fatal is not None:
             fields = messages.read_error_fields(fatal)
             reason = f"{fields.get('C')} {fields.get('M')}"
         self.context.pool.discard(self, CloseReason.ORIGIN_CLOSED, reason)
+        self._forget_noted()
         client, self.client = self.client, None
         self.session.client = None
         if self._answer is not None and not self._answer.done():
@@ -153,6 +251,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
     def close(self, reason: str) -> None:
         """End the connection politely; the pool has forgotten it."""
         self._stop_deadline()
+        self._forget_noted()
         if not self.transport.is_closing():
             log.debug("x server %d: %s", self.pid, reason)
             if self.client is None and self.session.is_clean:
@@ -165,6 +264,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         """Never lend it again, and close it."""
         self.context.pool.discard(self, reason)
         self._stop_deadline()
+        self._forget_noted()
         if not self.transport.is_closing():
             self.transport.abort()
 
@@ -333,7 +433,12 @@ class ServerConnection(Pooled, asyncio.Protocol):
     def cancel_over(self) -> None:
         """The origin closed the cancel connection, or it failed."""
         self.cancels -= 1
-        if not self.cancels and self.errand is Errand.CANCEL and not self.session.queue:
+        if (
+            not self.cancels
+            and self.errand is Errand.CANCEL
+            and not self.session.queue
+            and not self.transport.is_closing()
+        ):
             self._working_for_nobody(0)
 
     def settle_cancel(self) -> None:

@@ -67,7 +67,7 @@ async def test_clients_servers_and_statements_are_shown(proxy: RunningProxy, adm
         servers = await admin("SHOW SERVERS")
         (linked,) = [row for row in servers if row["link"]]
         assert (rows["shop"]["ptr"], rows["shop"]["link"]) == (linked["link"], linked["ptr"])
-        (statement,) = await admin("SHOW STATEMENTS")
+        (statement,) = await admin("SHOW PREPARED")
         assert ("select $1::int", 1, 1) == (statement["sql"], statement["clients"], statement["servers"])
         (pool,) = await admin("SHOW POOLS")
         assert (2, 0, 1) == (pool["cl_active"], pool["cl_waiting"], pool["sv_active"])

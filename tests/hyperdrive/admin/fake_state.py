@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from hyperdrive.admin.state import (
+    CacheRow,
     ConfigRow,
     ConnectionRow,
     DatabaseRow,
     MemoryRow,
+    ShapeRow,
     StatementRow,
     StatsRow,
+    TableRow,
     UserRow,
 )
 from hyperdrive.errors import ConfigError
@@ -41,6 +44,19 @@ class FakeState:
 
     def may_look(self, user: str) -> bool:
         return user in self.lookers
+
+    def cache(self) -> Iterable[CacheRow]:
+        return [CacheRow("shop", "on", 2, 3, 4096, 1 << 20, hits=30, misses=10)]
+
+    def tables(self) -> Iterable[TableRow]:
+        return [TableRow("shop", "public.t", "table", 1, 75.0, True, "why", "how", 3)]
+
+    def shapes(self) -> Iterable[ShapeRow]:
+        return [ShapeRow("shop", "select v from t", "cacheable", depends_on="public.t", calls=40, hits=30, misses=10)]
+
+    async def purge(self, what: str, name: str) -> int:
+        self.done.append((f"purge {what}", name))
+        return 3
 
     def pools(self) -> Iterable[PoolSnapshot]:
         return [PoolSnapshot("shop", "app", 3, 1, 2, 4, 0, 1, 1, 1.25, "transaction", "running", "")]

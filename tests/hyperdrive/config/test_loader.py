@@ -56,7 +56,7 @@ def test_a_wrong_value_names_its_key_its_place_and_what_would_be_right(config: P
     assert mistakes(config, {"admin_listen": "nowhere"}, HYPERDRIVE_SERVER_LIFETIME="long") == [
         f"{config}:2: pool_size: 'many' is wrong; expected a whole number, at least 1 and at most 10000",
         f"{config}:5: pool_size: 0 is wrong; expected a whole number, at least 1 and at most 10000",
-        f"{config}:8: users.u: expected a table with password, pool_mode, max_user_connections",
+        f"{config}:8: users.u: expected a table with password, pool_mode, max_user_connections, cache",
         f"HYPERDRIVE_SERVER_LIFETIME: server_lifetime: 'long' is wrong; expected {DURATION.right}",
         "--admin: admin_listen: 'nowhere' is wrong; expected HOST:PORT, such as 127.0.0.1:6544, or off",
     ]

@@ -1,0 +1,165 @@
+"""Filling the cache: the reply to a read passes on its way to the client, and what may be kept of it is (caching-rules §10.3, rule 21).
+
+``Filling`` sits on the server connection that works for it and is told of what is forwarded. The client is answered in any case, and
+first; a follower that waits for the same answer is served afterwards. Knows servers, fills and flights; decides nothing about SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from hyperdrive.cache.entry import Shape
+from hyperdrive.cache.fill import Fill
+from hyperdrive.cache.flight import Flight
+from hyperdrive.pgwire.framing import BIND, PARSE, QUERY, ROW_DESCRIPTION
+from hyperdrive.pgwire.messages import BIND_COMPLETE, PARSE_COMPLETE
+
+if TYPE_CHECKING:
+    from hyperdrive.cache.entry import Entry
+    from hyperdrive.proxy.cache import Cache
+    from hyperdrive.proxy.identity import Identity
+    from hyperdrive.proxy.server import ServerConnection
+    from hyperdrive.session.pipe import Pipe
+    from hyperdrive.session.statements import Named
+
+_READY: Final = b"Z\0\0\0\x05"
+_LONGEST_TAG: Final = 40
+_BOUND: Final = PARSE_COMPLETE + BIND_COMPLETE
+
+
+def body_of(reply: bytes, kind: int) -> bytes | None:
+    """What an entry keeps of a whole *reply* to a batch that began with a message of *kind*; ``None`` if it is not the answer to a
+    SELECT. Other messages than these were counted as they came: here only the ends are looked at.
+    """
+    if reply[-6:-1] != _READY:
+        return None
+    tag_at = reply.rfind(b"C\0\0\0", max(0, len(reply) - _LONGEST_TAG), len(reply) - 6)
+    if tag_at < 0 or tag_at + 1 + reply[tag_at + 4] != len(reply) - 6 or reply[tag_at + 5 : tag_at + 12] != b"SELECT ":
+        return None
+    if not reply[tag_at + 12 : -7].isdigit():
+        return None
+    if kind == QUERY:
+        body = reply if reply[0] == ROW_DESCRIPTION else None
+    elif kind == PARSE:
+        body = reply[len(PARSE_COMPLETE) :] if reply.startswith(_BOUND) else None
+    else:
+        assert kind == BIND
+        body = reply if reply.startswith(BIND_COMPLETE) else None
+    if body is not None and body[-1:] != b"I":
+        body = body[:-1] + b"I"
+    return body
+
+
+class Filling:
+    """One fill under way, with the flight of those who wait for it."""
+
+    __slots__ = (
+        "_cache",
+        "_epoch",
+        "_identity",
+        "_kind",
+        "_noise",
+        "_server",
+        "expected",
+        "fill",
+        "flight",
+        "on_end",
+        "pipe",
+        "settles",
+        "shape",
+    )
+
+    def __init__(
+        self, cache: Cache, fill: Fill, flight: Flight | None, kind: int, identity: Identity, shape: Shape | None
+    ) -> None:
+        self.fill = fill
+        self.flight = flight
+        self.shape = shape
+        self.expected: Entry | None = None
+        """In shadow mode: what would have been served instead."""
+        self.on_end: Callable[[], None] | None = None
+        """Called once, when there is an entry or there will be none."""
+        self.settles: Named | None = None
+        """A prepared statement that means what its client was told, if the origin runs it now without a word."""
+        self.pipe: Pipe | None = None
+        self._epoch = 0
+        self._cache = cache
+        self._kind = kind
+        self._identity = identity
+        self._server: ServerConnection | None = None
+        self._noise = 0
+
+    def start(self, server: ServerConnection) -> None:
+        """The request is about to be written to *server*, which nothing else is asked of."""
+        if server.baseline != self._identity.baseline:
+            # It began with other defaults than those the identity stands for (caching-rules §2): its answer is the client's alone.
+            self.fail()
+            return
+        self.fill.send(self._cache.now())
+        self._server = server
+        self._noise = server.session.noise
+        if self.pipe is not None:
+            self._epoch = self.pipe.epoch
+        server.filling = self
+
+    def feed(self, out: bytes) -> None:
+        """*out* was forwarded to the client."""
+        self.fill.feed(out)
+
+    def finish(self) -> None:
+        """The reply is complete, and the session idle."""
+        server, self._server = self._server, None
+        assert server is not None
+        server.filling = None
+        cache, fill = self._cache, self.fill
+        if self.settles is not None and server.session.noise == self._noise:
+            self.settles.epoch = self._epoch
+        reply = fill.take()
+        if reply is None:
+            self.fail()
+            return
+        body = body_of(reply, self._kind) if server.session.noise == self._noise else None
+        if body is None:
+            cache.metrics.not_stored_reply += 1
+            self.fail()
+            return
+        if self.expected is not None:
+            self._compare(self.expected, body)
+        if not fill.may_store():
+            self.fail()
+            return
+        entry = fill.entry(body, cache.now(), cache.chance())
+        entry.shape = self.shape
+        if self.shape is not None:
+            self.shape.seconds += entry.cost_seconds
+        cache.store.put(entry)
+        self._end()
+        flight, self.flight = self.flight, None
+        if flight is not None:
+            flight.land(entry)
+
+    def _end(self) -> None:
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end()
+
+    def _compare(self, expected: Entry, body: bytes) -> None:
+        """Shadow mode: what would have been served, beside what the origin says."""
+        if self.shape is None or not expected.is_valid():
+            return
+        self.shape.would_be_hits += 1
+        if expected.body != body:
+            self.shape.would_be_stale += 1
+            self._cache.reads.shadow_stale += 1
+
+    def fail(self) -> None:
+        """There will be nothing to store or to share. A second call does nothing."""
+        server, self._server = self._server, None
+        if server is not None and server.filling is self:
+            server.filling = None
+        self.fill.let_go()
+        self._end()
+        flight, self.flight = self.flight, None
+        if flight is not None:
+            flight.fail()

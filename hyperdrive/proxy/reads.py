@@ -1,0 +1,576 @@
+"""Reads from the cache: one client's side of it.
+
+``answer`` is the query path: a hit is one lookup, two comparisons and one write. What is not found at once goes on to ``_look``, which
+knows hints and settings, stale entries, flights to join and fills to lead; what may not be cached at all is refused with its rule
+(caching-rules §4). Everything is synchronous: nothing waits here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from hyperdrive.cache.fill import open_fill
+from hyperdrive.cache.flight import Flight
+from hyperdrive.cache.policy import Override
+from hyperdrive.pgwire import messages
+from hyperdrive.pgwire.framing import PARSE, QUERY
+from hyperdrive.proxy.cache import InTransactions, Mode
+from hyperdrive.proxy.controls import NOTHING, Controls, controls_of
+from hyperdrive.proxy.fills import Filling
+from hyperdrive.proxy.identity import agrees, effective
+from hyperdrive.sql.hints import read_hints
+from hyperdrive.sql.lists import has_clock_word
+from hyperdrive.sql.rules import Refused, Rule
+from hyperdrive.sql.text import strip_comments
+from hyperdrive.sql.verdict import Command, Isolation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hyperdrive.cache.entry import Entry
+    from hyperdrive.cache.policy import Policy
+    from hyperdrive.cache.tags import Space
+    from hyperdrive.proxy.cache import PoolCache
+    from hyperdrive.proxy.client import ClientConnection
+    from hyperdrive.proxy.identity import Identity
+    from hyperdrive.session.client import ClientSession
+    from hyperdrive.session.held import Held
+    from hyperdrive.session.settings import Label
+    from hyperdrive.session.statements import Named
+    from hyperdrive.sql.hints import Hints
+    from hyperdrive.sql.resolve import Cacheable
+    from hyperdrive.sql.verdict import Verdict
+
+_DESCRIBED: Final = messages.describe(b"P") + messages.execute() + messages.SYNC
+_EXECUTED: Final = messages.execute() + messages.SYNC
+
+
+class Read:
+    """A batch that is one read, taken apart: what it asks, under which key, and with what."""
+
+    __slots__ = ("data", "hints", "key", "kind", "parameters_at", "text", "types", "unsettled")
+
+    def __init__(
+        self,
+        kind: int,
+        data: bytes,
+        key: bytes,
+        text: bytes,
+        types: tuple[int, ...],
+        parameters_at: int,
+        hints: Hints | None,
+    ) -> None:
+        self.kind = kind
+        self.data = data
+        self.key = key
+        self.text = text
+        """Without comments."""
+        self.types = types
+        self.parameters_at = parameters_at
+        """Where in ``data`` the formats and values of Bind begin; 0: there are none."""
+        self.hints = hints
+        self.unsettled: Named | None = None
+        """The prepared statement, if the schema has changed since it was known to mean what the client was told: the origin has to
+        run it once, and says so if it does not (W-26)."""
+
+
+def read_of(kind: int, data: bytes, session: ClientSession) -> Read | Refused:
+    """Take the batch apart; the key has the text without comments, as it would have found an entry with them."""
+    if kind == QUERY:
+        text = data[5:-1]
+        clean, hints = _without_comments(text)
+        if clean is None:
+            return Refused(Rule.SYNTAX)
+        key = data if clean is text else messages.query(clean)
+        return Read(kind, data, key, clean, (), 0, hints)
+    if data.endswith(_DESCRIBED):
+        letter, end = b"D", len(_DESCRIBED)
+    elif data.endswith(_EXECUTED):
+        letter, end = b"E", len(_EXECUTED)
+    else:
+        return Refused(Rule.PORTAL, "Execute with a row limit")
+    unsettled = None
+    if kind == PARSE:
+        parsed = 1 + int.from_bytes(data[1:5], "big")
+        body, at = data[6:parsed], parsed + 7
+    else:
+        named = session.named_by(data)
+        if named.wanted is not session.journal.wanted and effective(named.wanted) is not effective(
+            session.journal.wanted
+        ):
+            # Literals are converted at Parse (verified on 15, 18): under those settings, not under these.
+            return Refused(Rule.PORTAL, "a statement prepared under other settings")
+        unsettled = named if named.epoch != session.pipe.epoch else None
+        body, at = named.statement.body, 7 + len(named.name)
+    text, _, oids = body.partition(b"\0")
+    clean, hints = _without_comments(text)
+    if clean is None:
+        return Refused(Rule.SYNTAX)
+    if clean is not text:
+        body = clean + b"\0" + oids
+    types = tuple(int.from_bytes(oids[i : i + 4], "big") for i in range(2, len(oids), 4))
+    read = Read(kind, data, letter + body + data[at:-end], clean, types, at, hints)
+    read.unsettled = unsettled
+    return read
+
+
+def extended_key(kind: int, data: bytes, session: ClientSession) -> bytes:
+    """The key of an extended batch whose text has no comments: what ``read_of`` makes of it, and nothing else; empty if it has none."""
+    if data.endswith(_DESCRIBED):
+        letter, end = b"D", -len(_DESCRIBED)
+    elif data.endswith(_EXECUTED):
+        letter, end = b"E", -len(_EXECUTED)
+    else:
+        return b""
+    if kind == PARSE:
+        parsed = 1 + int.from_bytes(data[1:5], "big")
+        return letter + data[6:parsed] + data[parsed + 7 : end]
+    named = session.named_by(data)
+    if named.wanted is not session.journal.wanted or named.epoch != session.pipe.epoch:
+        return b""
+    return letter + named.statement.body + data[7 + len(named.name) : end]
+
+
+def _without_comments(text: bytes) -> tuple[bytes | None, Hints | None]:
+    """*text* itself if it has no comments, else without them, with their hints; ``None`` if that cannot be told."""
+    if b"--" not in text and b"/*" not in text:
+        return text, None
+    try:
+        clean = strip_comments(text)
+    except ValueError:
+        return None, None
+    return (text if clean == text else clean), read_hints(text)
+
+
+def values_of(data: bytes, at: int) -> list[bytes | None]:
+    """The parameter values of a Bind message whose formats begin at *at*."""
+    at += 2 + 2 * int.from_bytes(data[at : at + 2], "big")
+    count = int.from_bytes(data[at : at + 2], "big")
+    at += 2
+    found: list[bytes | None] = []
+    for _ in range(count):
+        size = int.from_bytes(data[at : at + 4], "big", signed=True)
+        at += 4
+        found.append(None if size < 0 else data[at : at + size])
+        at += max(size, 0)
+    return found
+
+
+def is_select(verdict: Verdict | None) -> bool:
+    """Whether the text is one SELECT, VALUES or TABLE; what else it does is judged later."""
+    single = verdict.single if verdict is not None else None
+    return single is not None and single.command is Command.SELECT
+
+
+class Reader:
+    """What the cache does for one client. It is also the follower that waits in a flight on the client's behalf."""
+
+    __slots__ = (
+        "_client",
+        "_controls",
+        "_flight",
+        "_identity",
+        "_now",
+        "_pool",
+        "_space",
+        "_store",
+        "_timer",
+        "_told",
+        "_wanted",
+        "last_at",
+        "last_entry",
+        "last_kind",
+        "last_object",
+        "last_rule",
+        "last_write_no",
+    )
+
+    def __init__(self, client: ClientConnection, pool: PoolCache) -> None:
+        self._client = client
+        client.session.last_read = self.last_read
+        self._pool = pool
+        self._now = pool.cache.now
+        self._store = pool.cache.store
+        # A session is on the query path while these two are its label and what it was told: nothing about it has changed.
+        self._wanted: Label | None = None
+        self._told: Mapping[bytes, bytes] | None = None
+        self._space: Space
+        self._identity: Identity | None = None
+        self._controls: Controls = NOTHING
+        self._flight: Flight | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.last_write_no = 0
+        """Fills with this number or a smaller one may not have seen what the session wrote."""
+        self.last_kind = ""
+        """How the last read was answered: hit, stale, miss, bypass."""
+        self.last_entry: Entry | None = None
+        self.last_at = 0.0
+        self.last_rule: Rule | None = None
+        self.last_object = ""
+
+    # --- the query path -------------------------------------------------------------------------------------------------------
+
+    def answer(self, session: ClientSession) -> bool:
+        """Serve the batch, one whole read, or wait for somebody else's answer to it; ``False``: it has to be sent."""
+        if session.journal.wanted is not self._wanted or session.told is not self._told or session.held is not None:
+            return self._look(session)
+        kind, data, verdict = session.ops[0]
+        key = data if kind == QUERY else extended_key(kind, data, session)
+        entry = self._space.entries.get(key)
+        if entry is not None and entry.seen == self._space.domain.seq and entry.fill_no > self.last_write_no:
+            now = self._now()
+            if now < entry.early_from:
+                entry.hits += 1
+                self._store.hits += 1
+                self.last_kind = "hit"
+                self.last_entry = entry
+                self.last_at = now
+                body = entry.body
+                if kind == PARSE:
+                    session.unnamed = data
+                    session.unnamed_verdict = verdict
+                    body = messages.PARSE_COMPLETE + body
+                elif kind == QUERY:
+                    session.unnamed = None
+                session.drop_whole()
+                self._client.write(body)
+                return True
+        return self._look(session)
+
+    def _look(self, session: ClientSession) -> bool:
+        """The same for whatever is not found at a glance."""
+        kind, data, verdict = session.ops[0]
+        if not is_select(verdict):
+            return self.bypass(Rule.NOT_SELECT)
+        identity = self._settle(session)
+        if identity is None:
+            return False
+        may_serve = not self._is_shadow
+        if session.held is not None:
+            refused, may_serve = self._in_transaction(session.held, identity, may_serve)
+            if refused:
+                return self.bypass(Rule.IN_TRANSACTION, refused)
+        read = read_of(kind, data, session)
+        if isinstance(read, Refused):
+            return self._refuse(read)
+        if not identity.is_utf8 and not read.text.isascii():
+            return self.bypass(Rule.ENCODING, "client_encoding")
+        return self._read(session, read, identity, may_serve and read.unsettled is None)
+
+    def _read(self, session: ClientSession, read: Read, identity: Identity, may_serve: bool) -> bool:
+        database = self._pool.database
+        entry = self._space.entries.get(read.key)
+        self.last_rule = Rule.NO_ENTRY
+        override = self._override(read.hints)
+        if entry is not None and override is None and may_serve:
+            # That it is stored is the verdict, and it is dated by the policy.
+            if self._serves(session, read, entry, entry.fresh_until, entry.stale_until):
+                return True
+        found = database.judge(read.text, identity, read.types)
+        shape = database.shape_of(found, read.text)
+        if isinstance(found, Refused):
+            shape.bypasses += 1
+            return self._refuse(found)
+        if found.scan and read.parameters_at and has_clock_value(read, found.scan):
+            shape.bypasses += 1
+            return self.bypass(Rule.CLOCK_WORD, "a parameter")
+        policy = database.policies.of(found.names)
+        if override is not None:
+            policy = policy.and_(override)
+        if not policy.is_cached or policy.max_age <= 0.0:
+            shape.bypasses += 1
+            return self.bypass(Rule.OFF, "policy")
+        if entry is not None and override is not None and may_serve:
+            self._add_tags(entry, read.hints)
+            fresh_until = entry.sent_at + policy.max_age
+            if self._serves(session, read, entry, fresh_until, fresh_until + policy.stale_while_revalidate):
+                return True
+        return self._ask(session, read, found, policy, may_serve)
+
+    # --- who is it? -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_shadow(self) -> bool:
+        return self._pool.cache.settings.mode is Mode.SHADOW
+
+    def _settle(self, session: ClientSession) -> Identity | None:
+        """Who the session is now; ``None``: it takes no part, which has been counted."""
+        pool = self._pool
+        wanted, told = session.journal.wanted, session.told
+        domain = pool.database.domain
+        identity = self._identity
+        if identity is not None and wanted is self._wanted and told is self._told and identity.epoch == domain.epoch:
+            return identity
+        self._wanted = None
+        if not pool.cache.is_on:
+            return self._not(Rule.OFF, "cache")
+        controls = controls_of(wanted)
+        if not controls.is_on:
+            return self._not(Rule.OFF, "hyperdrive.cache")
+        if controls.max_staleness == 0.0:
+            return self._not(Rule.EXPIRED, "hyperdrive.max_staleness")
+        if pool.cache.suspended:
+            return self._not(Rule.STREAM_DOWN, "another worker is not heard of")
+        if pool.database.catalog is None:
+            return self._not(Rule.ORIGIN_UNKNOWN, pool.database.why_unknown)
+        identity = pool.maybe_identity(wanted)
+        if identity is None:
+            return self._not(Rule.SESSION_STATE, "settings that are being looked up")
+        if identity.refused:
+            return self._not(Rule.SESSION_STATE, identity.refused)
+        if identity.reported is not None and not agrees(told, identity.reported):
+            return self._not(Rule.SESSION_STATE, "a reported setting that has changed")
+        self._identity, self._controls, self._space = identity, controls, pool.space(identity)
+        if controls is NOTHING and not self._is_shadow:
+            self._wanted, self._told = wanted, told
+        return identity
+
+    def _not(self, rule: Rule, what: str) -> Identity | None:
+        self.bypass(rule, what)
+        return None
+
+    def _in_transaction(self, held: Held, identity: Identity, may_serve: bool) -> tuple[str, bool]:
+        """Of a transaction of which nothing has reached the origin: why a read in it takes no part, and whether it may be served
+        (caching-rules §13)."""
+        policy = self._pool.cache.settings.in_transactions
+        if policy is InTransactions.NEVER:
+            return "cache_in_transactions = never", False
+        isolation = held.isolation.value if held.isolation is not None else identity.isolation
+        if isolation != Isolation.READ_COMMITTED.value:
+            return isolation.decode(), False
+        if held.has_local_settings:
+            return "SET LOCAL", False
+        is_read_only = identity.is_read_only if held.read_only is None else held.read_only
+        return "", may_serve and (policy is InTransactions.ALWAYS or is_read_only)
+
+    def _override(self, hints: Hints | None) -> Override | None:
+        """What the session and the statement ask for; the statement has the last word."""
+        override = self._controls.override
+        if hints is None:
+            return override
+        hinted = Override(
+            max_age=hints.max_age_seconds,
+            stale_while_revalidate=hints.stale_while_revalidate_seconds,
+            is_cached=hints.cache,
+        )
+        return hinted if override is None else override.under(hinted)
+
+    # --- serving --------------------------------------------------------------------------------------------------------------
+
+    def _serves(self, session: ClientSession, read: Read, entry: Entry, fresh_until: float, stale_until: float) -> bool:
+        """Serve *entry* if it may be served now."""
+        if not entry.is_valid():
+            self._store.drop(entry)
+            self.last_rule = Rule.INVALIDATED
+            return False
+        if entry.fill_no <= self.last_write_no:
+            self.last_rule = Rule.OWN_WRITE
+            return False
+        now = self._now()
+        most = self._controls.max_staleness
+        if most is not None and now - entry.sent_at > most:
+            self.last_rule = Rule.EXPIRED
+            return False
+        if now < fresh_until:
+            if now >= entry.early_from and entry.wants_refresh(now, 1.0 - self._pool.cache.chance()):
+                self._refresh(session, read, entry)
+            self._store.hits += 1
+            self._serve(session, read.kind, entry, "hit", now)
+        elif now < stale_until:
+            self._refresh(session, read, entry)
+            self._pool.cache.reads.queries_stale += 1
+            self._serve(session, read.kind, entry, "stale", now)
+        elif now < entry.error_until and self._pool.context.pool.is_down:
+            self._pool.cache.reads.stale_if_error += 1
+            self._serve(session, read.kind, entry, "stale", now)
+        else:
+            self.last_rule = Rule.EXPIRED
+            return False
+        return True
+
+    def _serve(self, session: ClientSession, kind: int, entry: Entry, how: str, now: float) -> None:
+        entry.hits += 1
+        self.last_kind, self.last_entry, self.last_at, self.last_rule = how, entry, now, None
+        body = entry.body
+        held = session.held
+        if held is not None:
+            held.saw_read()
+            body = body[:-1] + b"T"
+        if kind == PARSE:
+            _, session.unnamed, session.unnamed_verdict = session.ops[0]
+            body = messages.PARSE_COMPLETE + body
+        elif kind == QUERY:
+            session.unnamed = None
+        session.drop_whole()
+        self._client.write(body)
+
+    def _add_tags(self, entry: Entry, hints: Hints | None) -> None:
+        """A tag of a hint is the entry's from now on, or a purge by that tag would miss it (caching-rules §2)."""
+        if hints is not None and hints.tags:
+            names = [user_tag(name) for name in hints.tags]
+            tag = self._pool.database.domain.tag
+            entry.tags += tuple(tag(name) for name in names if not entry.has(name))
+
+    def rescue(self, session: ClientSession) -> bool:
+        """The origin cannot be reached: serve what is expired, if the policy allows it (stale-if-error)."""
+        session.regain_whole()
+        if session.whole is None or not is_select(session.ops[0][2]) or self._settle(session) is None:
+            return False
+        read = read_of(session.ops[0][0], session.ops[0][1], session)
+        if isinstance(read, Refused) or session.held is not None:
+            return False
+        entry = self._space.entries.get(read.key)
+        now = self._now()
+        if entry is None or not entry.is_valid() or now >= entry.error_until or entry.fill_no <= self.last_write_no:
+            return False
+        most = self._controls.max_staleness
+        if most is not None and now - entry.sent_at > most:
+            return False
+        self._pool.cache.reads.stale_if_error += 1
+        self._serve(session, read.kind, entry, "stale", now)
+        return True
+
+    # --- asking ---------------------------------------------------------------------------------------------------------------
+
+    def _ask(self, session: ClientSession, read: Read, found: Cacheable, policy: Policy, may_serve: bool) -> bool:
+        """Nothing to serve: wait for an answer that is under way, or lead a fill."""
+        pool, space = self._pool, self._space
+        session.proven = session.ops[0]
+        self.last_kind, self.last_entry, self.last_object = "miss", None, ""
+        pool.cache.reads.queries_miss += 1
+        pool.database.shape_of(found, read.text).misses += 1
+        if read.unsettled is not None:
+            self._client.lead = self._filling(read, found, policy, read.kind, bound=0)
+            return False
+        flight = space.flights.get(read.key)
+        if flight is not None:
+            if may_serve and self._controls.max_staleness is None and flight.may_join(self.last_write_no):
+                self._join(flight)
+                return True
+        elif not self._store.admits(space, read.key):
+            self.last_rule = Rule.ADMISSION
+            return False
+        self._client.lead = self._filling(read, found, policy, read.kind)
+        if self._is_shadow:
+            self._client.lead.expected = self._shadow_entry(read.key)
+        return False
+
+    def _filling(self, read: Read, found: Cacheable, policy: Policy, kind: int, *, bound: int | None = None) -> Filling:
+        pool, space = self._pool, self._space
+        tag = space.domain.tag
+        tags = [tag(oid) for oid in found.tags]
+        if read.hints is not None:
+            tags += [tag(user_tag(name)) for name in read.hints.tags]
+        if bound is None:
+            bound = pool.cache.settings.entry_bytes
+        fill = open_fill(space, read.key, tuple(tags), policy, self._now(), bound=bound)
+        assert self._identity is not None
+        flight = Flight(fill) if bound else None
+        filling = Filling(pool.cache, fill, flight, kind, self._identity, pool.database.shape_of(found, read.text))
+        if read.unsettled is not None:
+            filling.settles, filling.pipe = read.unsettled, self._client.session.pipe
+        return filling
+
+    def _shadow_entry(self, key: bytes) -> Entry | None:
+        entry = self._space.entries.get(key)
+        return entry if entry is not None and entry.is_valid() and self._now() < entry.stale_until else None
+
+    def _refresh(self, session: ClientSession, read: Read, entry: Entry) -> None:
+        """Ask for *entry* again, behind the client and once, with the identity it has (caching-rules §14)."""
+        pool = self._pool
+        if read.key in self._space.flights or pool.refreshing >= pool.cache.settings.refreshes:
+            return
+        assert self._identity is not None
+        found = pool.database.judge(read.text, self._identity, read.types)
+        if isinstance(found, Refused):
+            return  # the verdict has changed since: the entry may live to its end
+        policy = pool.database.policies.of(found.names)
+        override = self._override(read.hints)
+        if override is not None:
+            policy = policy.and_(override)
+        # Made from its key the batch is complete, and names no statement that only this client has.
+        pool.cache.metrics.refreshes += 1
+        pool.refresh(session, read.key, self._filling(read, found, policy, QUERY if read.kind == QUERY else PARSE))
+
+    # --- waiting for another --------------------------------------------------------------------------------------------------
+
+    def _join(self, flight: Flight) -> None:
+        flight.join(self)
+        self._flight = flight
+        self._client.waiting = True
+        self._timer = asyncio.get_running_loop().call_later(self._pool.cache.settings.flight_seconds, self._tired)
+
+    def leave(self) -> None:
+        """The client waits no longer; nothing happens if it does not."""
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            flight.leave(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def retire(self) -> None:
+        """There is no cache any more: whoever waits in a flight asks for itself."""
+        if self._flight is not None:
+            self.run_alone()
+
+    def _tired(self) -> None:
+        self.leave()
+        self._client.run_alone()
+
+    def serve(self, entry: Entry) -> None:
+        """The leader's answer has come."""
+        self.leave()
+        client = self._client
+        session = client.session
+        if session.whole is None or client.transport.is_closing():
+            client.run_alone()  # more came meanwhile
+            return
+        client.waiting = False
+        self._serve(session, session.ops[0][0], entry, "miss", self._now())
+        client.transport.resume_reading()
+        if session.terminated:
+            client.connection_lost(None)
+
+    def run_alone(self) -> None:
+        """There is no answer to share."""
+        self.leave()
+        self._client.run_alone()
+
+    # --- what is counted ------------------------------------------------------------------------------------------------------
+
+    def bypass(self, rule: Rule, what: str = "") -> bool:
+        """The cache has no part in the batch, by *rule*."""
+        reads = self._pool.cache.reads
+        reads.queries_bypass += 1
+        reads.bypasses[rule.value] += 1
+        self.last_kind, self.last_rule, self.last_object, self.last_entry = "bypass", rule, what, None
+        return False
+
+    def _refuse(self, refused: Refused) -> bool:
+        return self.bypass(refused.rule, refused.object)
+
+    def last_read(self) -> str:
+        """``SHOW hyperdrive.last_read``: how the last read was answered, its age, the rule."""
+        parts = [self.last_kind or "none"]
+        if self.last_entry is not None:
+            parts.append(f"age={self.last_at - self.last_entry.sent_at:.3f}s")
+        if self.last_rule is not None and self.last_kind not in ("hit", "stale"):
+            parts.append(f"rule={self.last_rule.value}")
+            if self.last_object:
+                parts.append(f"object={self.last_object}")
+        return " ".join(parts)
+
+
+def has_clock_value(read: Read, scan: tuple[int, ...]) -> bool:
+    """Whether a parameter that *scan* names says ``now`` or the like (rule 16)."""
+    values = values_of(read.data, read.parameters_at)
+    if max(scan) > len(values):
+        return True  # the origin will say what is wrong with it
+    return any((value := values[number - 1]) is not None and has_clock_word(value) for number in scan)
+
+
+def user_tag(name: str) -> tuple[str, str]:
+    """The tag of a hint, apart from relations, which are numbers."""
+    return ("tag", name)

@@ -1,0 +1,69 @@
+"""What clients write through us, and what that drops: applied before the client hears that its commit is done (caching-rules §10.5).
+
+A server's session notes each statement that is no proven read; when the origin says that the session is idle again, what those could
+have changed is worked out with the catalog and touched. A lost server's outcome is unknown and counts as done, now and once more when
+its backend can no longer be at work. Knows sessions, catalogs and domains; knows no socket.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hyperdrive.session.noted import ANOTHER_PATH, Noted
+from hyperdrive.sql.writes import NOTHING, UNKNOWN_AND_EPOCH, Writes
+
+if TYPE_CHECKING:
+    from hyperdrive.proxy.cache import Database, Heard, PoolCache
+    from hyperdrive.session.settings import Label
+
+DOUBT_SECONDS: Final = 10.0
+"""How long the backend of a lost server may still be at work: until then nothing that it may change is stored."""
+
+
+def changed_by(noted: Noted, pool: PoolCache, wanted: Label | None) -> Writes:
+    """What the noted statements of a session with label *wanted* may have changed, if all of them took effect."""
+    identity = pool.maybe_identity(wanted) if wanted is not None and ANOTHER_PATH not in noted else None
+    found = NOTHING
+    for text, verdict in noted.items():
+        if text == ANOTHER_PATH:
+            continue
+        if verdict is None or verdict.statements is None:
+            # Not even its kind is known: it may have been DDL.
+            return UNKNOWN_AND_EPOCH
+        found |= pool.database.written(text, identity.path if identity is not None else None)
+    return found
+
+
+def applied(noted: Noted, pool: PoolCache, wanted: Label | None) -> tuple[bool, Heard | None]:
+    """The session is idle: touch what it may have changed.
+
+    Whether it was an unknown write, so that what the session reads next must have been sent after it; and what to wait for before
+    the client is told.
+    """
+    found = changed_by(noted, pool, wanted)
+    return found.relations is None, pool.database.touch(found.relations, ends_epoch=found.ends_epoch)
+
+
+def lost(noted: Noted, pool: PoolCache, wanted: Label | None) -> Doubt | None:
+    """The server is gone, and nobody knows whether what it did was committed. To be released after ``DOUBT_SECONDS``."""
+    found = changed_by(noted, pool, wanted)
+    if found.relations is not None and not found.relations:
+        return None
+    pool.database.touch(found.relations, ends_epoch=found.ends_epoch)
+    return Doubt(pool.database, found)
+
+
+class Doubt:
+    """A commit that may become visible at any moment, or never."""
+
+    __slots__ = ("_database", "_hold", "_writes")
+
+    def __init__(self, database: Database, writes: Writes) -> None:
+        self._database = database
+        self._writes = writes
+        self._hold = database.domain.hold(writes.relations)
+
+    def release(self) -> None:
+        """It has happened by now, or never will."""
+        self._hold.release()
+        self._database.touch(self._writes.relations, ends_epoch=self._writes.ends_epoch)

@@ -1,0 +1,175 @@
+"""One cache per worker: what is written by one is known to the others before its client hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from hyperdrive.app import App, Membership
+from hyperdrive.config.loader import loader_for
+from hyperdrive.testing.cached import CachedScene
+from hyperdrive.testing.scene import eventually
+from hyperdrive.testing.wire import WireConnection, connect
+
+READ = "select v from t where id = 1"
+
+
+class Workers:
+    """Apps in one process that think they are workers of one port; each has a port of its own."""
+
+    def __init__(self, scene: CachedScene, directory: Path) -> None:
+        self.scene, self.directory = scene, str(directory)
+        self.apps: dict[int, App] = {}
+        self._stack = AsyncExitStack()
+
+    async def start(self, number: int, count: int = 2) -> App:
+        flags = {"origin": self.scene.origin_url, "listen": "127.0.0.1:0", "admin_listen": "off", "catalog_poll": "1h"}
+        settings = loader_for(None, flags, env={}).load()
+        app = App(settings, member=Membership(number, count, self.directory))
+        await app.__aenter__()
+        self.apps[number] = app
+        return app
+
+    async def stop(self, number: int) -> None:
+        await self.apps.pop(number).close()
+
+    async def client(self, number: int) -> WireConnection:
+        """A client of that worker whose reads may be served."""
+        app = self.apps[number]
+        dsn = app.dsn
+        url = f"postgresql://{dsn.user}:{dsn.password}@127.0.0.1:{app.port}/{dsn.database}"
+        conn = await self._stack.enter_async_context(await connect(url))
+
+        async def is_known() -> bool:
+            await conn.query("select 'settled'")
+            return self.how(number, conn) in ("hit", "miss")
+
+        await eventually(is_known, "a session whose reads may be served")
+        return conn
+
+    def how(self, number: int, conn: WireConnection) -> str:
+        reader = self.apps[number].proxy.clients[conn.pid].reader
+        assert reader is not None
+        return str(reader.last_rule.value) if reader.last_kind == "bypass" and reader.last_rule else reader.last_kind
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+        for number in list(self.apps):
+            await self.stop(number)
+
+
+@pytest.fixture
+async def workers(scene: CachedScene, tmp_path: Path) -> AsyncIterator[Workers]:
+    found = Workers(scene, tmp_path)
+    yield found
+    await found.close()
+
+
+async def test_a_write_by_one_worker_is_read_by_the_other_at_once(workers: Workers) -> None:
+    """Two hundred times: whoever has heard of a commit never meets what was there before it, whichever worker it asks."""
+    await workers.start(0)
+    await workers.start(1)
+    writer, reader = await workers.client(0), await workers.client(1)
+    hits = 0
+    for number in range(200):
+        assert ["UPDATE 1"] == (await writer.query(f"update t set v = '{number}' where id = 1")).tags
+        for _ in range(2):
+            assert [(str(number),)] == (await reader.query(READ)).rows
+        hits += workers.how(1, reader) == "hit"
+    assert hits > 150, "a cache that serves nothing proves nothing"
+
+
+async def test_unknown_writes_and_ddl_are_told_too(workers: Workers) -> None:
+    await workers.start(0)
+    await workers.start(1)
+    writer, reader = await workers.client(0), await workers.client(1)
+    for change in (
+        "do $$begin update t set v = 'done' where id = 1; end$$",
+        "alter table t alter column v set default 'x'",
+        "begin; update t set v = 'again' where id = 1; commit",
+    ):
+        await reader.query(READ)
+        await writer.query(change)
+        expected = await workers.scene.ask(READ)
+        assert [(expected,)] == (await reader.query(READ)).rows, change
+
+
+async def test_a_worker_that_dies_takes_nothing_with_it_and_comes_back(workers: Workers) -> None:
+    """Nothing is heard of it: everything is dropped, since its last words are missing; when it is back it is heard again."""
+    await workers.start(0)
+    await workers.start(1)
+    reader = await workers.client(1)
+    for _ in range(2):
+        await reader.query(READ)
+    await workers.stop(0)
+    await workers.scene.sql("update t set v = 'by nobody' where id = 1")
+    await eventually(lambda: not workers.apps[1].proxy.cache.suspended, "it is known to be gone")
+    assert [("by nobody",)] == (await reader.query(READ)).rows
+    await workers.start(0)
+    writer = await workers.client(0)
+    for number in range(20):
+        await writer.query(f"update t set v = '{number}' where id = 1")
+        assert [(str(number),)] == (await reader.query(READ)).rows
+
+
+async def test_a_link_that_breaks_is_made_anew_and_nothing_is_served_meanwhile(workers: Workers) -> None:
+    first, second = await workers.start(0), await workers.start(1)
+    writer, reader = await workers.client(0), await workers.client(1)
+    assert first._fanout is not None
+    for _ in range(2):
+        await reader.query(READ)
+    before = second.proxy.cache.metrics.invalidations_unknown
+    first._fanout._links[1].close()
+    await eventually(lambda: second.proxy.cache.metrics.invalidations_unknown > before, "noticed")
+    await reader.query(READ)
+    await eventually(lambda: not second.proxy.cache.suspended and 1 in first._fanout._links, "linked again")
+    for number in range(20):
+        await writer.query(f"update t set v = '{number}' where id = 1")
+        assert [(str(number),)] == (await reader.query(READ)).rows
+
+
+async def test_a_gap_drops_everything(workers: Workers) -> None:
+    first, second = await workers.start(0), await workers.start(1)
+    reader = await workers.client(1)
+    for _ in range(2):
+        await reader.query(READ)
+    assert first._fanout is not None
+    link = first._fanout._links[1]
+    link.number += 5
+    heard: list[bool] = []
+    announcement = first._fanout.announce(first.proxy.cache.databases[first.dsn.database], [1], False)
+    assert announcement is not None
+    announcement.when_heard(lambda: heard.append(True))
+    await eventually(lambda: heard, "the answer")
+    await reader.query(READ)
+    assert "miss" == workers.how(1, reader)
+    assert second.proxy.cache.metrics.invalidations_unknown >= 1
+
+
+async def test_a_worker_that_does_not_answer_holds_nobody_up_for_ever(workers: Workers) -> None:
+    from hyperdrive.control import fanout
+
+    first = await workers.start(0)
+    await workers.start(1)
+    writer = await workers.client(0)
+    assert first._fanout is not None
+    link = first._fanout._links[1]
+    link.answered = lambda number: None  # type: ignore[method-assign]
+    started = asyncio.get_running_loop().time()
+    await writer.query("update t set v = 'slow' where id = 1")
+    assert asyncio.get_running_loop().time() - started < fanout.HEARD_SECONDS + 2
+
+
+async def test_purges_are_told(workers: Workers) -> None:
+    first, second = await workers.start(0), await workers.start(1)
+    readers = [await workers.client(0), await workers.client(1)]
+    for reader in readers:
+        for _ in range(2):
+            await reader.query(READ)
+    before = len(first.proxy.cache.store) + len(second.proxy.cache.store)
+    assert before == await first.control.purge("all", "")
+    assert (0, 0) == (len(first.proxy.cache.store), len(second.proxy.cache.store))

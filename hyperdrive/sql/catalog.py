@@ -182,6 +182,7 @@ class Catalog:
         "operator_classes",
         "operators",
         "own_casts",
+        "own_operators",
         "ranges",
         "relation_oids",
         "relations",
@@ -269,6 +270,9 @@ class Catalog:
         for row in rows.get("operators", ()):
             operators[row[1]].append(Operator(*row))
         self.operators: dict[str, tuple[Operator, ...]] = {name: tuple(group) for name, group in operators.items()}
+        own = {name: tuple([one for one in group if one.schema != PG_CATALOG]) for name, group in operators.items()}
+        self.own_operators: dict[str, tuple[Operator, ...]] = {name: group for name, group in own.items() if group}
+        """Those that PostgreSQL does not bring, where there are any."""
 
     def _types(self, rows: Rows) -> None:
         self.types: dict[int, Type] = {row[0]: Type(*row) for row in rows.get("types", ())}

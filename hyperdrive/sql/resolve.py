@@ -319,14 +319,12 @@ class _Resolver:
     # --- rule 15 ---
 
     def _operators(self, reading: Reading) -> Refused | None:
+        known, own = self.catalog.operators, self.catalog.own_operators
         for names in reading.operators:
-            candidates = self.catalog.operators.get(names[-1], ())
-            if not candidates or len(names) > 2:
+            if names[-1] not in known or len(names) > 2:
                 return Refused(Rule.OPERATOR, f"operator {'.'.join(names)}")
-            schema = self.catalog.schemas.get(names[0]) if len(names) == 2 else None
-            for operator in candidates:
-                if operator.schema == PG_CATALOG:
-                    continue
+            for operator in own.get(names[-1], ()):
+                schema = self.catalog.schemas.get(names[0]) if len(names) == 2 else None
                 if operator.schema == schema if len(names) == 2 else operator.schema in self.path:
                     refused = self._operator(operator)
                     if refused is not None:
@@ -345,12 +343,11 @@ class _Resolver:
     def _types(self, reading: Reading, relations: list[Relation]) -> Refused | None:
         for relation in relations:
             columns = self.catalog.columns.get(relation.oid, {})
-            for name, oid in columns.items():
-                if reading.has_star or name in reading.columns:
-                    refused = self.audit.refusal(oid)
-                    if refused is not None:
-                        column = f"{self.catalog.qualified(relation)}.{name}: {refused.object}"
-                        return Refused(refused.rule, column, refused.hint, refused.because)
+            for name in columns if reading.has_star else columns.keys() & reading.columns:
+                refused = self.audit.refusal(columns[name])
+                if refused is not None:
+                    column = f"{self.catalog.qualified(relation)}.{name}: {refused.object}"
+                    return Refused(refused.rule, column, refused.hint, refused.because)
         for oid in self.parameters:
             if oid:
                 refused = self.audit.refusal(oid)

@@ -186,17 +186,12 @@ def _own_name(value: Tree) -> str:
     )
 
 
-def definitions(tree: Tree) -> Definitions:
-    """Everything below *tree*, a statement, that gives a name to a column, other than relations."""
+def definitions(nodes: Iterable[tuple[str, Tree]]) -> Definitions:
+    """Everything in a statement that gives a name to a column, other than relations. *nodes* are all its SELECTs and
+    everything in FROM that could have a name, as ``(node, tree)``."""
     found: dict[str, list[Source]] = {}
-    stack: list[tuple[str, Any]] = [("", tree)]
-    while stack:
-        key, value = stack.pop()
-        if isinstance(value, list):
-            stack.extend((key, item) for item in value)
-        elif isinstance(value, dict):
-            _define(found, key, value)
-            stack.extend(value.items())
+    for node, tree in nodes:
+        _define(found, node, tree)
     return {name: tuple(sources) for name, sources in found.items()}
 
 
@@ -204,7 +199,7 @@ def _define(found: dict[str, list[Source]], key: str, value: Tree) -> None:
     def add(name: str, what: Source) -> None:
         found.setdefault(name, []).append(what)
 
-    if "limitOption" in value and "op" in value:  # a SelectStmt, wrapped or not
+    if key == "SelectStmt":  # wrapped or not
         for name, what in outputs(value) or ():
             add(name, what)
         if "larg" in value and outputs(value) is None:
@@ -217,7 +212,7 @@ def _define(found: dict[str, list[Source]], key: str, value: Tree) -> None:
         _rename(found, value.get("alias", {}).get("colnames", ()), value.get("subquery", {}).get("SelectStmt", {}))
     elif key == "RangeFunction":
         _define_function(found, value)
-    elif key in ("RangeVar", "relation", "JoinExpr"):
+    elif key in ("RangeVar", "JoinExpr"):
         for name in names_of(value.get("alias", {}).get("colnames", ())):
             add(name, UNKNOWN)
     elif key in ("JsonTable", "RangeTableFunc"):

@@ -21,13 +21,14 @@ _MAX_WAYS = 64
 class Inference:
     """For one statement: its relations, its own names, its parameters' declared types."""
 
-    __slots__ = ("_catalog", "_definitions", "_parameters", "_path", "_pending", "_reachable", "_relations")
+    __slots__ = ("_aliases", "_catalog", "_definitions", "_parameters", "_path", "_pending", "_reachable", "_relations")
 
     def __init__(
         self,
         catalog: Catalog,
         path: Sequence[int],
         relations: Iterable[Relation],
+        aliases: Iterable[tuple[str, tuple[str, ...]]],
         definitions: Definitions,
         parameters: Sequence[int],
         reachable: Callable[[tuple[str, ...], int | None], list[Function]],
@@ -35,6 +36,7 @@ class Inference:
         self._catalog = catalog
         self._path = path
         self._relations = tuple(relations)
+        self._aliases = tuple(aliases)
         self._definitions = definitions
         self._parameters = parameters
         self._reachable = reachable
@@ -51,6 +53,8 @@ class Inference:
                 return frozenset((declared,)) if declared else NOTHING
             case ("column", str(name)):
                 return self._column(name)
+            case ("row", str(alias)):
+                return self._row(alias)
             case ("type", names, is_array):
                 found = self._catalog.type(names, self._path, is_array)
                 return None if found is None else frozenset((found.oid,))
@@ -94,6 +98,16 @@ class Inference:
         if not found and name not in self._definitions:
             return None
         return frozenset(found | inner)
+
+    def _row(self, alias: str) -> Types:
+        found = set()
+        for names in (names for name, names in self._aliases if name == alias):
+            relation = self._catalog.relation(names, self._path) if names else None
+            oid = None if relation is None else self._catalog.type_oids.get((relation.schema, relation.name))
+            if oid is None:
+                return None
+            found.add(oid)
+        return frozenset(found) or None
 
     def _may_have_columns(self, source: Source) -> bool:
         """True if a function in FROM, ``("rows", call)``, could have columns of any name; ``unknown`` has them."""

@@ -376,9 +376,17 @@ class _Resolver:
                 continue
             if inference is None:
                 inference = Inference(
-                    self.catalog, self.path, relations, reading.definitions, self.parameters, self.reachable
+                    self.catalog,
+                    self.path,
+                    relations,
+                    reading.aliases,
+                    reading.definitions,
+                    self.parameters,
+                    self.reachable,
                 )
             types = inference.types(conversion.source)
+            if types == frozenset((type_.oid,)):
+                continue  # it is of that type already
             if types is None or any(self.audit.holds_text(oid) for oid in types):
                 return self._runtime(conversion)
         return None

@@ -20,6 +20,7 @@ Source: TypeAlias = tuple[Any, ...]
     ("unknown",)                     anything else
     ("parameter", number)
     ("column", name)
+    ("row", alias)                   ``t.*``, all of a row
     ("type", names, is_array)        the result of a conversion
     ("call", names, sources)
     ("operator", names, left, right)
@@ -54,8 +55,11 @@ def _any(trees: Iterable[Tree | None], depth: int) -> Source:
 
 
 def _column(value: Tree, depth: int) -> Source:
-    last = value["fields"][-1].get("String")
-    return UNKNOWN if last is None else ("column", last.get("sval", ""))
+    fields = value["fields"]
+    last = fields[-1].get("String")
+    if last is not None:
+        return ("column", last.get("sval", ""))
+    return ("row", names_of(fields)[0]) if len(fields) == 2 else UNKNOWN
 
 
 def _cast(value: Tree, depth: int) -> Source:

@@ -116,7 +116,7 @@ create schema reader authorization reader;
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Database:
     """The catalog of the database above, and the questions that the tests ask."""
 
@@ -134,6 +134,10 @@ class Database:
             return reading
         catalog = self.catalog if declared is None else self.declare(declared)
         return resolve(reading, catalog, self.path if path is None else path, types)
+
+    def reload(self) -> None:
+        """After DDL of the test's own, which it takes back."""
+        self.catalog = asyncio.run(_load(self.url))
 
     def rule(self, sql: str, *types: int, declared: Declarations | None = None) -> str:
         """The name of the rule that refuses *sql*; ``cacheable`` if none does."""

@@ -45,9 +45,13 @@ def key_of(statement: Statement, label: Label, told: Mapping[bytes, bytes]) -> K
 
 
 def changed_setting(statement: Statement) -> bytes | None:
-    """The class A setting that SET or RESET *statement* changes, in lower case; empty for SET SESSION CHARACTERISTICS."""
+    """The class A setting that SET or RESET *statement* changes, in lower case.
+
+    Of SET SESSION CHARACTERISTICS the one that is reported, or nothing.
+    """
     if statement.kind is Kind.SET_SESSION_CHARACTERISTICS:
-        return b""
+        modes = statement.modes
+        return b"" if modes is None or modes.read_only is None else b"default_transaction_read_only"
     setting = statement.setting
     if setting is None or setting.form is Form.CURRENT or statement.effects or statement.suspect:
         return None

@@ -339,6 +339,7 @@ class ClientSession(Endings):
                 return False
             if server.status != FAILED and verdict.kind is not Kind.DISCARD_ALL:
                 reply = self._local(verdict)
+                self.unnamed = None  # as any Query does
                 server.queue.append(fake(reply + messages.ready_for_query(server.status)))
                 return True
         if verdict is not None and verdict.kind is Kind.DEALLOCATE and server.queue and not server.open_scope:
@@ -356,12 +357,13 @@ class ClientSession(Endings):
                 raise DuplicateStatement(f'prepared statement "{shown(single.name)}" already exists')
             if verdict.kind is Kind.EXECUTE:
                 self._lend_name(verdict, server, out)
-            restored = self._reset_to_base(verdict)
+            restored = self._reset_to_base(verdict, server)
             if restored is not None:
                 sql, tag = restored
                 out.append(messages.query(sql))
                 self.unnamed = server.unnamed = None
-                watch = Watch(self, verdict.statements, restored=True)
+                setting = verdict.statements[0].setting
+                watch = Watch(self, verdict.statements, restored=setting is None or not setting.is_local)
                 server.queue.append(Expected("Q", Action.INSTEAD, payload=messages.command_complete(tag), watch=watch))
                 return True
         out.append(raw)
@@ -394,7 +396,7 @@ class ClientSession(Endings):
             server.queue.append(entry)
         self.journal.pin(PREPARED, found.name)
 
-    def _reset_to_base(self, verdict: Verdict) -> tuple[bytes, bytes] | None:
+    def _reset_to_base(self, verdict: Verdict, server: ServerSession) -> tuple[bytes, bytes] | None:
         """RESET goes back to what the client gave at start-up, which the server does not know of (W-05): SQL and tag for it."""
         base = self.journal.base.items
         single = verdict.single
@@ -405,14 +407,12 @@ class ClientSession(Endings):
                 [b"RESET ALL", *(base[name] for name in sorted(base) if not name.startswith(PREFIX))]
             ), single.tag
         setting = single.setting
-        if (
-            setting is None
-            or setting.is_local
-            or setting.form not in (Form.RESET, Form.DEFAULT)
-            or setting.name not in base
-        ):
+        if setting is None or setting.form not in (Form.RESET, Form.DEFAULT) or setting.name not in base:
             return None
-        return base[setting.name], single.tag
+        if setting.is_local and server.status == IDLE and self.live is None:
+            return None  # a warning, and no effect
+        sql = base[setting.name]
+        return (sql.replace(b"SET", b"SET LOCAL", 1) if setting.is_local else sql), single.tag
 
     def _function_call(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         """The fast-path call: as a write of unknown class (W-47)."""
@@ -445,8 +445,11 @@ class ClientSession(Endings):
             _, self.unnamed, verdict = entry.before
             self.unnamed_verdict = cast("Verdict | None", verdict)
         for named in entry.gone:
-            self._shared.setdefault(named.name, named)
+            if not named.has_failed:
+                self._shared.setdefault(named.name, named)
         if entry.kind == "P" and entry.name and entry.action is not Action.SKIP:
+            if entry.named is not None:
+                entry.named.has_failed = True
             found = self._shared.get(entry.name)
             if found is not None and found.statement is entry.statement:
                 del self._shared[entry.name]

@@ -15,7 +15,6 @@ from hyperdrive.pgwire.framing import read_length
 from hyperdrive.session import replies
 from hyperdrive.session.answers import Answers, tag_of
 from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
-from hyperdrive.session.failures import ABORTED_TEXT
 from hyperdrive.session.noted import note
 from hyperdrive.session.outcome import PREPARED, Parameters, Watch
 from hyperdrive.session.pipe import Pipe
@@ -33,8 +32,6 @@ _NOTHING: Final[frozenset[bytes]] = frozenset()
 _EXITS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.ROLLBACK_TO, Kind.PREPARE_TRANSACTION})
 """What may be Parsed in a failed transaction."""
 
-_LOOKED_AT: Final = frozenset({Kind.EMPTY, Kind.MULTI, Kind.UNKNOWN})
-
 _CLEARS: Final = frozenset({Kind.DISCARD_ALL, Kind.DEALLOCATE_ALL, Kind.RESET, Kind.RESET_ALL})
 """What drops names or values that later scopes of a pipeline may count on."""
 
@@ -47,11 +44,6 @@ class WaitError(Exception):
 
 
 _WAIT: Final = WaitError()
-
-
-def _is_aborted(verdict: Verdict | None) -> bool:
-    """A failed transaction refuses its Parse with 25P02; an empty text passes, and what is wrong with a text itself is said first."""
-    return verdict is None or not (verdict.kind in _EXITS or verdict.kind in _LOOKED_AT)
 
 
 def _accepts(server: ServerSession) -> bool:
@@ -102,10 +94,8 @@ class Extended(Answers):
         before = self._shared.get(key)
         if before is not None and before.is_pending and before.statement not in self._here():
             raise _WAIT  # whether the name is taken is not known yet
-        if key in self._shared and server.status == FAILED and not server.queue and _is_aborted(verdict):
-            raise ClientError(ABORTED_TEXT, sqlstate="25P02")
         if key in self._shared or (PREPARED, key) in (self.journal.lasting or ()):
-            # The origin looks at the text first, and its errors go before ours.
+            # The origin looks at the text first, and its errors go before ours; so does that of a failed transaction.
             out.append(messages.message(b"P", b"\0" + raw[body_at:]))
             server.queue.append(Expected("P", Action.SKIP, name=key))
             server.unnamed = None

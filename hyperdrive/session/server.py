@@ -207,8 +207,10 @@ class ServerSession:
                         raise LedgerMismatch("the database sent ReadyForQuery without a status")
                     self.status = data[i + 5]
                     queue.popleft()
-                    if self.attention or self.failed:
-                        self._settle()
+                    if (self.attention or self.failed) and (news := self._settle()):
+                        pieces = pieces if pieces is not None else []
+                        pieces += data[start:i], news
+                        start = i
                 else:
                     if length < 4:
                         raise LedgerMismatch("the database sent a message of an impossible length")
@@ -258,8 +260,8 @@ class ServerSession:
 
     def _fire(self, entry: Expected) -> bytes:
         if entry.ends_scope:
-            self._settle()
-        elif entry.named is not None:
+            return self._settle() + entry.payload
+        if entry.named is not None:
             entry.named.is_pending = False
         return entry.payload
 
@@ -281,6 +283,7 @@ class ServerSession:
         if not self.queue:
             raise LedgerMismatch(f"the database sent {chr(kind)!r} unasked")
         head = self.queue[0]
+        news = b""
         move = head.legal.get(kind)
         if move is None:
             raise LedgerMismatch(f"the database sent {chr(kind)!r} where {head!r} was under way")
@@ -314,21 +317,21 @@ class ServerSession:
                 return b""
             self.status = data[start + 5]
             if head is not replies.RESTORE and (self.attention or self.failed):
-                self._settle()
+                news = self._settle()
         if head.describes:
             if kind in (ROW_DESCRIPTION, NO_DATA):
                 return self._described(head, data[start:end])
             head.captured = data[start:end]  # of the parameters
         if head.action is Action.FORWARD:
-            return None
+            return news + data[start:end] if news else None
         if head.action is Action.CAPTURE:
             head.captured += data[start:end]
         elif head.action is Action.INSTEAD:
             if kind == COMMAND_COMPLETE:
                 payload, head.payload = head.payload, b""
                 return payload
-            return None if move == READY else b""
-        return b""
+            return news + data[start:end] if move == READY else b""
+        return news
 
     def _described(self, head: Expected, message: bytes) -> bytes | None:
         named, parameters = head.named, head.captured
@@ -353,7 +356,8 @@ class ServerSession:
             named.statement.described(head.epoch, parameters + message)
         return None
 
-    def _settle(self) -> None:
+    def _settle(self) -> bytes:
+        """A scope has ended; what the client has to be told ahead of its ReadyForQuery."""
         failed, self.failed = self.failed, False
         self.copy_in = False
         if not self.queue:
@@ -364,6 +368,15 @@ class ServerSession:
             self.client.settle(self.status, failed=failed, at_rest=not self.queue and not self.open_scope)
             if self.status == IDLE:
                 self.label = self.client.journal.actual
+            else:
+                return self._untold(self.client)
+        return b""
+
+    def _untold(self, client: ClientSession) -> bytes:
+        """What is set and undone again before ReadyForQuery the origin reports to nobody; a client that was told ahead has to hear."""
+        if client.live is None or client.told is self.view:
+            return b""
+        return b"".join(parameter_status(n, v) for n, v in self.view.items() if client.is_news(n, v))
 
     def _parameter_status(self, message: bytes) -> bytes | None:
         name, value = read_parameter_status(message)
@@ -375,6 +388,8 @@ class ServerSession:
             # Nothing the client ran says so: a trigger, a view or a function of its own did it (W-37).
             self.client.journal.completed_unknown()
             self.attention = self.journalled = True
+        if self.queue and self.queue[0] is replies.RESTORE and self.client.live is not None:
+            return b""  # the client was told what a SET behind it will come to
         return None if self.client.is_news(name, value) else b""
 
     def _notice(self, message: bytes) -> bytes | None:
@@ -414,7 +429,7 @@ class ServerSession:
             self._skip_to_sync()
         if head.kind == "P" and head.statement is None and not self._parses_unnamed_later():
             self.unnamed = None
-            if self.client is not None:
+            if self.client is not None and head.action is not Action.SKIP:  # what we Parse again the client still has
                 self.client.unnamed = None
         self.copy_in = False
         if head.statement is not None and fields.get("C") in _CHANGES:

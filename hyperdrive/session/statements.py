@@ -76,7 +76,7 @@ class Named:
     ``told`` is the RowDescription or NoData that the client was given for it; ``None`` while it has not asked.
     """
 
-    __slots__ = ("bind", "epoch", "is_pending", "name", "statement", "told", "types", "wanted", "wholes")
+    __slots__ = ("bind", "epoch", "has_failed", "is_pending", "name", "statement", "told", "types", "wanted", "wholes")
 
     def __init__(self, statement: SharedStatement, name: bytes, wanted: Label = EMPTY, epoch: int = -1) -> None:
         self.statement = statement
@@ -90,6 +90,8 @@ class Named:
         """Count and OIDs of its parameters as the client was told them."""
         self.is_pending = True
         """Its Parse has not been answered, so it may yet turn out not to exist."""
+        self.has_failed = False
+        """Its Parse was skipped or refused: it never existed."""
         bind = self.bind = Expected("B", statement=statement, name=name, named=self)
         self.wholes = {
             b"BES": (bind, replies.EXECUTE, replies.SYNC),

@@ -18,7 +18,7 @@ from hyperdrive.session.ours import Ours
 from hyperdrive.session.outcome import LISTENING
 from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.settings import Label
-from hyperdrive.sql.verdict import Isolation, Kind, Statement
+from hyperdrive.sql.verdict import Form, Isolation, Kind, Statement
 
 _SETS: Final = frozenset({Kind.SET, Kind.RESET, Kind.SET_SESSION_CHARACTERISTICS})
 _ASKED: Final = _SETS | {Kind.SET_LOCAL}
@@ -108,11 +108,18 @@ class Transactions(Ours):
         name = changed_setting(statement)
         if name is None or (held is not None and held.is_full) or (live is not None and not statement.setting):
             return False
+        if self._goes_to_base(statement, name):
+            return False
         is_block = held is not None or live is not None
         if statement.kind is Kind.SET_LOCAL and (not is_block or reported_name(name, self.told) in self.told):
             return False  # alone it is a warning; what is reported would have to be taken back at the end
         key = key_of(statement, self.journal.wanted, self.told)
         return key is not None and key in self.pipe.accepted
+
+    def _goes_to_base(self, statement: Statement, name: bytes) -> bool:
+        """RESET to what this client gave at start-up, which no text tells."""
+        setting = statement.setting
+        return setting is not None and setting.form in (Form.RESET, Form.DEFAULT) and name in self.journal.base.items
 
     def _shown_name(self, statement: Statement) -> bytes:
         return reported_name(statement.name or b"", self.told)
@@ -189,7 +196,7 @@ class Transactions(Ours):
         """*statement* goes to the origin. If it is a SET that ends well it need not be asked again."""
         self._asking = None
         name = changed_setting(statement) if alone and statement.kind in _ASKED else None
-        if name is None or (statement.kind is Kind.RESET and name in self.journal.base.items):
+        if name is None or self._goes_to_base(statement, name):
             return
         key = key_of(statement, self.journal.wanted, self.told)
         if key is not None:

@@ -26,6 +26,8 @@ from tests.conformance.vocabulary import Disturb, Leave, Move, Outside, Said, St
 
 HOWS = ("terminate", "close", "reset")
 NAMES = ("", "s1", "s2")
+GONE = ("deallocate", "discard", "unlisten", "close all")
+LEVELS = ("isolation", "serializable", "repeatable")
 
 VALUES = {
     "timezone": ("'Asia/Tokyo'", "'UTC'", "'EST'", "default"),
@@ -33,7 +35,7 @@ VALUES = {
     "search_path": ("pg_catalog", "one, public", "public", "default"),
     "application_name": ("'app'", "'other'", "default"),
     "datestyle": ("'German'", "iso, mdy", "default"),
-    "my.own": ("'x'", "'y'"),
+    "intervalstyle": ("iso_8601", "postgres", "default"),
     "default_transaction_isolation": ("'serializable'", "'repeatable read'", "default"),
     "default_transaction_read_only": ("on", "off", "default"),
     "client_min_messages": ("error", "notice", "default"),
@@ -44,11 +46,13 @@ VALUES = {
 class Phrase:
     """Moves made from one number.
 
-    *resets_simply*: what goes back to a start-up value is only said in a Query of its own.
+    *resets_simply*: what goes back to a start-up value is only said in a Query of its own. *isolates*: levels of isolation are
+    chosen, and then no DEALLOCATE and the like are said, which at the origin take a snapshot and here do not.
     """
 
-    def __init__(self, seed: str, *, resets_simply: bool) -> None:
+    def __init__(self, seed: str, *, resets_simply: bool, isolates: bool) -> None:
         self.random = Random(seed)
+        self.isolates = isolates
         self.resets_simply = resets_simply
         self.moves: Talk = []
         self.pipeline = self.random.random() < 0.2
@@ -118,8 +122,14 @@ class Phrase:
     def avoids(self, sql: str) -> bool:
         return self.resets_simply and any(word in sql.lower() for word in ("reset", "default", "discard"))
 
+    def says(self, sql: str) -> bool:
+        """Whether *sql* is among what this talk may say."""
+        return not any(word in sql.lower() for word in (GONE if self.isolates else LEVELS))
+
     def one(self, *texts: tuple[str, ...]) -> None:
-        self.sql(self.random.choice(self.random.choice(texts)))
+        usable = [text for text in self.random.choice(texts) if self.says(text)]
+        if usable:
+            self.sql(self.random.choice(usable))
 
     # --- themes ---
 
@@ -167,7 +177,7 @@ class Phrase:
 
     def settings(self) -> None:
         """Settings that are set, reverted, and looked at."""
-        names = self.random.sample(tuple(VALUES), self.random.choice((1, 1, 2)))
+        names = self.random.sample([name for name in VALUES if self.says(name)], self.random.choice((1, 1, 2)))
         inside = self.random.random() < 0.6
         if inside:
             self.one(v.BEGINS[:6])
@@ -311,7 +321,7 @@ class Phrase:
     def extended(self) -> list[str]:
         """Texts for scopes that are not of the usual shapes."""
         texts = v.READS + v.WRITES + v.SETTINGS + v.WRONG + v.BEGINS + v.ENDS + v.MODES + v.SAVEPOINTS
-        return [text for text in texts if not self.avoids(text)]
+        return [text for text in texts if self.says(text) and not self.avoids(text)]
 
     def two_phase(self) -> None:
         """Nothing may be left prepared: it would hold its locks for ever."""
@@ -366,9 +376,12 @@ class Phrase:
         )
 
 
-def talk_of(number: int, phrases: list[int], *, resets_simply: bool = False) -> Talk:
+def talk_of(number: int, phrases: list[int], *, resets_simply: bool = False, isolates: bool = True) -> Talk:
     """The talk of these *phrases* out of the many that *number* stands for."""
-    return [move for one in phrases for move in Phrase(f"{number}/{one}", resets_simply=resets_simply).make()]
+    found: Talk = []
+    for one in phrases:
+        found += Phrase(f"{number}/{one}", resets_simply=resets_simply, isolates=isolates).make()
+    return found
 
 
 # Two draws, as hypothesis repeats numbers it has drawn: with either alone, one phrase in five was new.

@@ -1,7 +1,7 @@
 """Random transaction scripts: through us a client hears, sees and leaves behind exactly what it does on a direct connection.
 
-Each talk runs three times: direct, through a proxy that has never seen it, and through the same proxy again, where statements,
-settings and answers may be known by then. The pool has one to three servers, and another client uses them whenever there is one
+Each talk is made by two sessions one after the other, direct, and through a proxy that has never seen it: in the second one
+statements, settings and answers may be known by then, perhaps from a session with other start-up parameters. The pool has one to three servers, and another client uses them whenever there is one
 for it. Compared are every message (types, fields, tags, ParameterStatus, notices, statuses, order), what ``pg_settings`` shows
 the client, and the tables.
 
@@ -13,7 +13,9 @@ What may differ is masked, and nothing else:
 - a list of names given at start-up reads back as SET would have made it (``public, one`` for ``public,one``);
 - in a session with start-up parameters, RESET (SET … TO DEFAULT) by extended protocol or in a text with other statements, and DISCARD ALL
   that ends a pin, go to the server's own value until the next batch;
-- and what the vocabulary leaves out: ``now()`` (in a held transaction: of its first statement), ``currval``, process ids.
+- DEALLOCATE, DISCARD, UNLISTEN and CLOSE ALL, answered here, take no snapshot: talks have them or levels of isolation, not both;
+- and what the vocabulary leaves out: ``now()`` (in a held transaction: of its first statement), ``currval``, process ids, and whether a
+  custom setting that nobody has set is unknown or empty, which hangs on what its server has seen.
 
 ``HYPERDRIVE_SOAK=1`` runs thousands.
 """
@@ -83,8 +85,8 @@ async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
         yield Stage(url, await witness_of(url, stack), MODES[mode])
 
 
-async def through_us(stage: Stage, talk: Talk, parameters: dict[str, str], servers: int) -> list[list[str]]:
-    """The transcripts of two runs through one proxy."""
+async def through_us(stage: Stage, talk: Talk, logins: list[dict[str, str]], servers: int) -> list[list[str]]:
+    """The transcripts of sessions with these start-up parameters, one after the other through one proxy."""
     from hyperdrive.testing.proxy import running_proxy
 
     found: list[list[str]] = []
@@ -96,11 +98,17 @@ async def through_us(stage: Stage, talk: Talk, parameters: dict[str, str], serve
                 if at_rest or sum(pool.in_use for pool in proxy.pools) < servers:
                     await disturber()
 
-            for _ in range(2):
+            for parameters in logins:
                 await stage.witness.reset()
                 found.append(await Speaker(proxy.url, parameters, stage.witness, between).speak(talk))
         assert proxy.metrics.ledger_mismatches == 0
     return found
+
+
+async def directly(stage: Stage, talk: Talk, parameters: dict[str, str]) -> list[str]:
+    """The transcript of a session of its own."""
+    await stage.witness.reset()
+    return await Speaker(stage.origin_url, parameters, stage.witness, None).speak(talk)
 
 
 def masked(lines: list[str], parameters: dict[str, str]) -> list[str]:
@@ -117,21 +125,23 @@ def masked(lines: list[str], parameters: dict[str, str]) -> list[str]:
 @given(
     number=NUMBERS,
     phrases=PHRASES,
-    parameters=st.sampled_from(STARTUPS[:1] * 3 + STARTUPS[1:]),
+    logins=st.lists(st.sampled_from(STARTUPS[:1] * 3 + STARTUPS[1:]), min_size=2, max_size=2),
     servers=st.sampled_from((1, 1, 2, 3)),
+    isolates=st.booleans(),
 )
 @pytest.mark.timeout(36000 if SOAK else 300)
 async def test_a_client_cannot_tell_us_from_its_server(
-    stage: Stage, number: int, phrases: list[int], parameters: dict[str, str], servers: int
+    stage: Stage, number: int, phrases: list[int], logins: list[dict[str, str]], servers: int, isolates: bool
 ) -> None:
-    talk = talk_of(number, phrases, resets_simply=bool(parameters))
+    talk = talk_of(number, phrases, resets_simply=any(logins), isolates=isolates)
+    assume(isolates or "isolation" not in str(logins))
     note(listing(talk))
-    assume(not parameters or not resets_out_of_sight(talk))
+    assume(not any(logins) or not resets_out_of_sight(talk))
     if pins(talk):
         servers = max(servers, 2)
-    await stage.witness.reset()
-    direct = masked(await Speaker(stage.origin_url, parameters, stage.witness, None).speak(talk), parameters)
-    for number, ours in enumerate(await through_us(stage, talk, parameters, servers)):
-        name = ("through us", "through us again")[number]
-        difference = "\n".join(unified_diff(direct, masked(ours, parameters), "direct", name, lineterm="", n=6))
+    expected = [await directly(stage, talk, parameters) for parameters in logins]
+    got = await through_us(stage, talk, logins, servers)
+    for parameters, direct, ours, name in zip(logins, expected, got, ("through us", "through us again"), strict=True):
+        lines = [masked(direct, parameters), masked(ours, parameters)]
+        difference = "\n".join(unified_diff(*lines, "direct", name, lineterm="", n=6))
         assert not difference, difference[:6000]

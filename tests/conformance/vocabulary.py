@@ -38,7 +38,7 @@ WATCHED = (
     "TimeZone", "DateStyle", "IntervalStyle", "work_mem", "search_path", "application_name", "client_encoding",
     "standard_conforming_strings", "client_min_messages", "statement_timeout", "extra_float_digits",
     "default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable",
-    "transaction_isolation", "transaction_read_only", "transaction_deferrable", "role", "session_authorization", "my.own",
+    "transaction_isolation", "transaction_read_only", "transaction_deferrable", "role", "session_authorization",
 )  # fmt: skip
 SETTINGS_SEEN = (
     "select name, setting, case when name not like 'transaction_%' then source end from pg_settings where name in ("
@@ -107,12 +107,12 @@ OTHERS = (
 SETTINGS = (
     "set timezone = 'Asia/Tokyo'", "set timezone = 'UTC'", "set time zone 'Europe/Berlin'", "set time zone default", "set timezone to default",
     "set work_mem = '3MB'", "set work_mem to 4096", "SET SESSION work_mem TO '5MB'", "set local work_mem = '6MB'", "set local timezone = 'MST'",
-    "set datestyle = 'German'", "set datestyle to iso, mdy", "set intervalstyle = iso_8601", "set application_name = 'app'", "set my.own = 'x'",
+    "set datestyle = 'German'", "set datestyle to iso, mdy", "set intervalstyle = iso_8601", "set application_name = 'app'",
     "set search_path = pg_catalog", "set search_path = one, public", "set local search_path = one", "set search_path = public",
     "set statement_timeout = '9s'", "set extra_float_digits = 1", "set names 'utf8'", "set client_encoding = 'LATIN1'",
     "set client_min_messages = error", "set client_min_messages = notice", "set standard_conforming_strings = off",
-    "reset timezone", "reset work_mem", "reset search_path", "reset all", "RESET ALL", "reset my.own", "reset client_min_messages",
-    "show timezone", "show work_mem", "SHOW WORK_MEM", "show search_path", "show my.own", "show time zone", "show application_name",
+    "reset timezone", "reset work_mem", "reset search_path", "reset all", "RESET ALL", "reset client_min_messages",
+    "show timezone", "show work_mem", "SHOW WORK_MEM", "show search_path", "show time zone", "show application_name",
     "show statement_timeout", "show standard_conforming_strings", "show server_version_num",
     "select set_config('work_mem', '8MB', false)", "select set_config('work_mem', '9MB', true)", "select set_config('timezone', 'EST', false)",
     "select pg_catalog.set_config('search_path', 'public', false)",

@@ -354,3 +354,13 @@ async def test_w42_literals_that_end_elsewhere(scene: Scene, sql: str) -> None:
     assert (expected.letters, expected.statuses, expected.rows) == (got.letters, got.statuses, got.rows)
     if got.statuses == "I":
         assert (await b.query(r"select 'a\'")).rows == [("a\\",)]
+
+
+async def test_w05_what_one_session_resets_to_is_not_what_another_does(scene: Scene) -> None:
+    """RESET is a text that the origin knows; where it leads hangs on the start-up values of who says it."""
+    a, b = await scene.client(), await scene.client(timezone="Asia/Tokyo")
+    for client, own in ((a, "UTC"), (b, "Asia/Tokyo"), (a, "UTC"), (b, "Asia/Tokyo")):
+        for sql in ("reset timezone", "set timezone to default", "reset all"):
+            assert (await client.query("set timezone = 'EST'")).settings == [("TimeZone", "EST")]
+            assert (await client.query(sql)).settings == [("TimeZone", own)], sql
+            assert await client.value("select current_setting('TimeZone')") == own

@@ -1,0 +1,67 @@
+"""Corners that the random transactions found, one script each: what is told ahead of the origin, and what has to be taken back."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperdrive.testing.frontend import bind, describe_statement, execute, extended, parse, query, sync
+from hyperdrive.testing.script import Compare, Script, Step, say
+
+S = sync()
+
+
+def queries(*statements: str) -> list[Step]:
+    return [say(query(sql)) for sql in statements]
+
+
+KNOWN = queries("set datestyle = 'German'", "reset datestyle")
+"""From now on both are answered without the origin."""
+
+SCRIPTS = [
+    Script("a held SET that its first flight undoes", [*KNOWN, *queries(
+        "begin", "savepoint a", "set datestyle = 'German'", "rollback to a", "show datestyle", "commit", "show datestyle")]),
+    Script("a held SET that an error undoes", [*KNOWN, *queries(
+        "begin", "set datestyle = 'German'", "rollback to nowhere", "select 1", "commit", "show datestyle")]),
+    Script("a held SET in a savepoint that an error undoes", [*KNOWN, *queries(
+        "begin", "set datestyle = 'German'", "savepoint a", "set timezone = 'EST'", "select 1/0", "rollback to a", "show datestyle", "rollback",
+        "set timezone = 'EST'", "begin", "set datestyle = 'German'", "savepoint a", "set timezone = 'UTC'", "select 1/0", "rollback")]),
+    Script("a SET behind the first flight that its scope undoes", [*KNOWN, *queries(
+        "begin", "select 1", "set datestyle = 'German'", "select 1/0", "rollback", "begin", "select 1", "set datestyle = 'German'",
+        "select 1", "reset datestyle", "set local datestyle = 'German'", "select 1", "commit", "show datestyle")]),
+    Script("a SET held while the server has other settings", queries(
+        "set timezone = 'EST'", "reset timezone", "begin", "set timezone = 'EST'", "select 1", "rollback", "select 1", "begin",
+        "set timezone = 'EST'", "select 1", "commit", "show timezone")),
+    Script("characteristics of the session are reported", queries(
+        "set session characteristics as transaction read only", "set session characteristics as transaction read write",
+        "set session characteristics as transaction read only", "reset default_transaction_read_only",
+        "begin", "set session characteristics as transaction read only", "rollback")),
+    Script("SET LOCAL to a start-up value", queries(
+        "set local timezone to default", "begin", "set local timezone = 'UTC'", "set local timezone to default", "show timezone", "commit",
+        "begin", "select 1", "set local timezone = 'UTC'", "select 1", "set local timezone to default", "show timezone", "rollback", "show timezone"),
+        parameters={"timezone": "Asia/Tokyo"}),
+    Script("RESET to a start-up value takes no snapshot", [
+        *queries("begin isolation level repeatable read", "reset timezone", "reset all"), say(query("insert into t values (4, 'b')"), client="b"),
+        *queries("select count(*) from t", "commit")], parameters={"timezone": "Asia/Tokyo"}, servers=3),
+    Script("the modes of a transaction are no settings of the session", queries(
+        "set transaction_isolation = 'serializable'", "set transaction_read_only = on", "select set_config('transaction_read_only', 'on', false)",
+        "select 1", "begin", "set transaction_isolation = 'serializable'", "select 1", "commit", "select 1", "show transaction_isolation")),
+    Script("DEALLOCATE is a Query and ends the unnamed statement", [
+        *queries("begin"), say(parse("select 1") + S), *queries("deallocate all"), say(bind() + execute() + S), *queries("rollback"),
+        *queries("begin", "select 1"), say(parse("select 1") + S), *queries("deallocate all"), say(bind() + execute() + S), *queries("rollback")]),
+    Script("a Parse that fails, and a DEALLOCATE behind it that fails too", [
+        *queries("begin", "select 1/0"),
+        say(parse("select 1", "s1") + S + bind("s1") + execute() + S + parse("deallocate all") + bind() + execute() + S + extended("rollback") + S, 4),
+        say(parse("select 2", "s1") + describe_statement("s1") + bind("s1") + execute() + S)]),
+    Script("a name that is taken, in a failed transaction", [
+        say(parse("select 1", "s1") + S), *queries("begin", "select 1/0"), say(parse("", "s1") + S), say(parse("selec", "s1") + S),
+        say(parse("select 'open", "s1") + S), say(parse("select 1; select 2", "s1") + S), say(parse("select 1", "s1") + S),
+        say(parse("rollback", "s1") + S), *queries("rollback"), say(bind("s1") + execute() + S)]),
+    Script("the unnamed statement outlives a transaction that failed", [
+        say(parse("select 1") + S), *queries("begin"), say(parse("select 1/0", "s1") + bind("s1") + execute() + S),
+        say(parse("select 1", "s1") + S), say(bind() + execute() + S), say(bind() + execute() + S)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=str)
+async def test_what_is_told_ahead_is_right(script: Script, compare: Compare) -> None:
+    await compare(script)

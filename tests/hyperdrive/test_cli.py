@@ -63,7 +63,9 @@ def test_help_is_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
     assert "usage: hyperdrive" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["serve", "--pool"], ["demo", "--distance", "far"], ["purge", "--everything"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["dance"], ["serve", "--pool"], ["demo", "--distance", "far"], ["purge", "--everything"]]
+)
 def test_what_is_not_offered_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

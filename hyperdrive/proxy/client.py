@@ -132,7 +132,7 @@ class ClientConnection(asyncio.Protocol):
             self._leave()
 
     def _express(self, session: ClientSession) -> None:
-        """The usual batch, an idle server that fits: ``_ship``, ``_link`` and ``_send`` without what they need not look at."""
+        """The usual batch of a client without a server: ``_ship``, ``_link`` and ``_send`` without what they need not look at."""
         reader = self.reader
         if reader is not None and reader.answer(session):
             return
@@ -155,7 +155,7 @@ class ClientConnection(asyncio.Protocol):
                 self.reading = verdict is not None and verdict.is_read
                 self.resend = op if self.reading else None
                 context.stats.origin_round_trips += 1
-                server.transport.write(data)
+                server.write(data)
                 return
         self._link(server)
         self._send(server)
@@ -223,7 +223,7 @@ class ClientConnection(asyncio.Protocol):
             if session.may_take_back:
                 self.resend = _HELD
             if data:
-                server.transport.write(data)
+                server.write(data)
             if queue and queue[0].moves is not None:
                 return
             out = state.fire_fakes()
@@ -294,6 +294,21 @@ class ClientConnection(asyncio.Protocol):
         self.reading = verdict is not None and verdict.is_read
         self.resend = ops[0] if self.reading else None
 
+    def served(self, server: ServerConnection) -> None:
+        """A whole scope got the usual reply and the session is idle: ``drained`` for a server that has seen nothing else.
+
+        Such scopes change no setting, leave no pin and nothing half done, so there is less to ask.
+        """
+        session = self.session
+        if session.ops or self._paused or self._source_paused or server.cancels or session.keeps_server:
+            self.drained()
+            return
+        self.server = server.client = server.session.client = None
+        self._retried = False
+        context = self.context
+        context.stats.released += 1
+        context.pool.release(server)
+
     def drained(self) -> None:
         """The server owes nothing: give it back if it is clean and not pinned, or go on with what had to wait."""
         server = self.server
@@ -326,6 +341,7 @@ class ClientConnection(asyncio.Protocol):
         if server.cancels:
             server.settle_cancel()
             return
+        state.rest()
         self.context.pool.release(server)
 
     # --- waiting for a server -------------------------------------------------------------------------------------------------------
@@ -438,6 +454,7 @@ class ClientConnection(asyncio.Protocol):
         self.server = None
         session = self.session
         state = server.session
+        state.look_closer()
         resend, self.resend = self.resend, None
         if self._source_paused:
             self.resume_source()

@@ -91,6 +91,7 @@ class Refresh:
     def _give_back(self, server: ServerConnection) -> None:
         self._server = server.client = server.session.client = None
         if server.session.is_clean:
+            server.session.rest()
             self._context.pool.release(server)
         else:
             server.discard(CloseReason.OTHER)

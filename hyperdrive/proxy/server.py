@@ -78,6 +78,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         "pid",
         "session",
         "transport",
+        "write",
     )
 
     def __init__(
@@ -110,6 +111,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
     def attach(self, transport: Transport) -> None:
         """Take the transport over after login."""
         self.transport = transport
+        self.write = transport.write
         # Bytes on their way to the origin above which the client is not read (W-57).
         transport.set_write_buffer_limits(self.context.write_high)
         transport.set_protocol(self)
@@ -138,7 +140,9 @@ class ServerConnection(Pooled, asyncio.Protocol):
                 client.resend = None
             if self.filling is not None:
                 self._fill(out)
-            if session.broken is not None:
+            if session.usual and session.status == IDLE:
+                client.served(self)
+            elif session.broken is not None:
                 self._broken(session.broken)
             elif not session.queue:
                 client.drained()
@@ -340,6 +344,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         self._stop_deadline()
         if self.errand is Errand.ASK:
             self.errand = Errand.NONE
+            session.rest()
             assert self._answer is not None
             assert self._asked is not None
             if not self._answer.done():
@@ -363,9 +368,11 @@ class ServerConnection(Pooled, asyncio.Protocol):
             self._sync()
         elif self.errand is Errand.PROBE:
             self.errand = Errand.NONE
+            session.rest()
             self.context.pool.probed(self)
         else:
             self.errand = Errand.NONE
+            session.rest()
             self.context.pool.release(self)
 
     def _behind(self, sql: bytes) -> None:

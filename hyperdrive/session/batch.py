@@ -29,9 +29,9 @@ from hyperdrive.pgwire.framing import (
     TERMINATE,
     read_length,
 )
-from hyperdrive.session import replies
+from hyperdrive.session import scopes
 from hyperdrive.session.pipe import Pipe
-from hyperdrive.session.replies import Expected
+from hyperdrive.session.scopes import Whole
 from hyperdrive.session.settings import values
 from hyperdrive.session.statements import Named
 from hyperdrive.sql.text import is_ascii_safe
@@ -48,12 +48,6 @@ SHIP_ABOVE: Final = 64 * 1024
 
 _SHIPS: Final = frozenset({QUERY, SYNC, FLUSH, FUNCTION_CALL, COPY_DATA, COPY_DONE, COPY_FAIL})
 
-# The extended scopes that drivers send for an unnamed statement, with what they cause.
-_WHOLE: Final[dict[bytes, tuple[Expected, ...]]] = {
-    b"PBDES": (replies.PARSE, replies.BIND, replies.DESCRIBE_PORTAL, replies.EXECUTE, replies.SYNC),
-    b"PBES": (replies.PARSE, replies.BIND, replies.EXECUTE, replies.SYNC),
-}
-
 
 Op = tuple[int, bytes, Verdict | None]
 
@@ -67,30 +61,8 @@ EXTENDED: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE})
 UNREAD: Final = Verdict(kind=Kind.UNKNOWN, statements=None)
 """The verdict of a text that was not read to its end."""
 
-_ONE_QUERY: Final = (replies.QUERY,)
 _HEAD: Final = 4096
 """So much of a large message has to be there before it is passed on: the names at its front."""
-
-
-def _shape(data: bytes) -> bytes:
-    """The types of the messages in *data*, if all are whole and those behind the first name nothing; else empty."""
-    size = len(data)
-    kinds = b""
-    i = 0
-    while i + 5 <= size:
-        kind = data[i]
-        if i:
-            if kind == DESCRIBE:
-                if data[i + 5] != 80 or data[i + 6]:  # "P": the portal
-                    return b""
-            elif kind == BIND:
-                if data[i + 5] or data[i + 6]:
-                    return b""
-            elif kind != SYNC and data[i + 5]:
-                return b""
-        kinds += data[i : i + 1]
-        i += 1 + read_length(data, i + 1)[0]
-    return kinds if i == size else b""
 
 
 class Batch:
@@ -121,8 +93,8 @@ class Batch:
         self.size = 0
         """Bytes of the messages in ``ops``, roughly."""
         self.terminated = False
-        self.whole: tuple[Expected, ...] | None = None
-        """The batch is one op whose replies are these: nothing in it has to be looked at."""
+        self.whole: Whole | None = None
+        """The batch is one op, this scope: nothing in it has to be looked at."""
         self._buffer = b""
         self._streaming = 0
         self._skipping = False
@@ -175,7 +147,7 @@ class Batch:
                 verdict = self._classify(data[5:-1])
                 ops.append((QUERY, data, verdict))
                 if verdict.is_plain and data[-1] == 0:
-                    self.whole = _ONE_QUERY
+                    self.whole = scopes.QUERY
                 return True
             if data[-5:] == messages.SYNC and self._is_usual(data):
                 return True
@@ -183,28 +155,35 @@ class Batch:
 
     def _is_usual(self, data: bytes) -> bool:
         """One whole extended scope of a plain statement, unnamed (as libpq's PQexecParams sends it) or prepared before."""
-        first = data[0]
-        if first == PARSE:
-            if data[5] or data[1] > 3:
-                return False
-            verdict = self._classify(data[6 : data.find(b"\0", 6)])
-            if not verdict.is_plain or _shape(data) not in _WHOLE:
-                return False
-            self.whole = _WHOLE[_shape(data)]
-            self.ops.append((PARSE, data, verdict))
-            return True
-        if first != BIND or data[5]:
+        if data[0] == PARSE:
+            return self._is_usual_parse(data)
+        if data[0] != BIND or data[5]:
             return False
-        name_end = data.find(b"\0", 6)
-        named = self._shared.get(data[6:name_end])
-        if named is None or named.is_pending or not named.statement.verdict.is_plain:
-            return False
-        # The shape of what follows Bind; Bind itself is rewritten at its head.
-        whole = named.wholes.get(_shape(data))
+        end = 1 + read_length(data, 1)[0]
+        whole = scopes.BEHIND_BIND.get(data[end:])
         if whole is None:
             return False
+        named = self._shared.get(data[6 : data.find(b"\0", 6, end)])
+        if named is None or named.is_pending or not named.statement.verdict.is_plain:
+            return False
+        # Bind itself is rewritten at its head.
         self.whole = whole
         self.ops.append((BIND, data, named.statement.verdict))
+        return True
+
+    def _is_usual_parse(self, data: bytes) -> bool:
+        bind = 1 + read_length(data, 1)[0]
+        # Unnamed statement, unnamed portal; 7 bytes of Bind are its header and the two names.
+        if data[5] or bind + 7 > len(data) or data[bind] != BIND or data[bind + 5] or data[bind + 6]:
+            return False
+        whole = scopes.BEHIND_PARSE.get(data[bind + 1 + read_length(data, bind + 1)[0] :])
+        if whole is None:
+            return False
+        verdict = self._classify(data[6 : data.find(b"\0", 6, bind)])
+        if not verdict.is_plain:
+            return False
+        self.whole = whole
+        self.ops.append((PARSE, data, verdict))
         return True
 
     def _cut(self, data: bytes) -> bool:

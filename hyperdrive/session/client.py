@@ -103,6 +103,7 @@ class ClientSession(Endings):
         outstanding stays in the batch.
         """
         ops = self.ops
+        server.look_closer()
         at_rest = server.is_at_rest
         if not server.queue:
             self._clears = False
@@ -228,15 +229,16 @@ class ClientSession(Endings):
         kind, data, verdict = self.ops[0]
         if server.noted is not None and self.ops[0] is not self.proven:
             note(server.noted, verdict, self._text_of_whole(kind, data))
+        first = None
         if kind == BIND:
-            named = whole[0].named
-            assert named is not None
+            named = self.named_by(data)
             shared = named.statement
             if not server.statements.get(shared):
                 return b""
             server.statements.move_to_end(shared)
             self._again = data
             self.again_entries = len(whole)
+            first = named.bind
             name = shared.name
             length = read_length(data, 1)[0] + len(name) - len(named.name)
             data = b"B" + length.to_bytes(4, "big") + b"\0" + name + data[6 + len(named.name) :]
@@ -254,7 +256,7 @@ class ClientSession(Endings):
             self.live.note(verdict, sql)
         self.ops.clear()
         self.whole = None
-        server.queue.extend(whole)
+        server.put(whole, first)
         return data
 
     def _text_of_whole(self, kind: int, data: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from hyperdrive.session.outcome import Watch
+    from hyperdrive.session.scopes import Step
     from hyperdrive.session.statements import Named, SharedStatement
 
 # What a message does to the entry at the head of the queue. Plain integers: they are compared for each message relayed.
@@ -89,6 +90,7 @@ class Expected:
         "name",
         "named",
         "payload",
+        "start",
         "statement",
         "watch",
     )
@@ -120,6 +122,8 @@ class Expected:
         self.gone: list[Named] = []
         """Names that a DEALLOCATE answered here has freed."""
         self.describes = describes
+        self.start: Step | None = None
+        """Of a whole scope in one entry (``scopes``): its table."""
         self.ends_scope = kind in ("S", "Q", "F")
         self.legal: Moves = _KINDS.get(kind, _LOOK_ALWAYS)
         self.moves: Moves | None

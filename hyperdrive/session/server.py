@@ -29,6 +29,7 @@ from hyperdrive.pgwire.framing import (
 from hyperdrive.pgwire.messages import error_response, parameter_status, read_error_fields, read_parameter_status
 from hyperdrive.session import replies
 from hyperdrive.session.replies import FINISH, IDLE_MOVES, LOOK, READY, STAY, Action, Expected
+from hyperdrive.session.scopes import Whole
 from hyperdrive.session.settings import EMPTY, Label, values
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class ServerSession:
 
     __slots__ = (
         "_copy_syncs",
+        "_first",
         "_tail",
         "_through",
         "attention",
@@ -86,6 +88,7 @@ class ServerSession:
         "statements",
         "status",
         "unnamed",
+        "usual",
         "view",
     )
 
@@ -125,6 +128,10 @@ class ServerSession:
         """Messages out of the ordinary, errors and notices among them, in what was forwarded: a reply with one is not stored."""
         self.noted: Noted | None = None
         """What was asked of it since it was idle that may have changed something; ``None``: nobody wants to know."""
+        self.usual = True
+        """Since it was at rest nothing has passed but whole scopes, and nothing came back but whole replies in the usual order."""
+        self._first: Expected | None = None
+        """The first step of the whole scope under way, if it knows more than the table's: the Bind of a prepared statement."""
         self._copy_syncs = 0
         self._tail = b""
         self._through = 0
@@ -160,28 +167,84 @@ class ServerSession:
 
     def end_behind(self, entry: Expected, label: Label) -> None:
         """The client was told that its transaction has ended; the message that ends it, and gives *entry*, is on its way."""
+        self.look_closer()
         self.queue.append(entry)
         self.status = IDLE
         self.label = label
         self.unnamed = None
         self.attention = self.journalled = False
 
+    def rest(self) -> None:
+        """It goes to nobody or to somebody else: what was unusual is over, unless half a message was left behind."""
+        self.usual = self.is_clean and not (self._tail or self.attention or self.failed or self.copy_in)
+
+    # --- whole scopes -------------------------------------------------------------------------------------------------------
+
+    def put(self, whole: Whole, first: Expected | None) -> None:
+        """*whole* is on its way, behind whatever is; *first* takes the place of its first step, if that says more."""
+        if self.usual:
+            self.queue.append(whole)
+            self._first = first
+        else:
+            self.queue.extend(whole.steps if first is None else (first, *whole.steps[1:]))
+
+    def look_closer(self) -> None:
+        """Something else than a whole scope is about to pass, or has: the steps of the scope under way decide from now on."""
+        self.usual = False
+        if self.queue and self.queue[0].start is not None:
+            self._unfold(self.queue[0].start.left)
+
+    def _unfold(self, left: int) -> None:
+        """Put the *left* steps that are outstanding in the place of the whole scope at the head."""
+        whole = self.queue.popleft()
+        assert isinstance(whole, Whole)
+        steps = list(whole.steps)
+        if self._first is not None:
+            steps[0] = self._first
+        self.queue.extendleft(reversed(steps[len(steps) - left :]))
+
     # --- bytes in -----------------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> bytes:
         """Take in what the server sent; return what the linked client gets of it.
 
-        Runs of forwarded messages are returned as one slice, usually *data* itself. A row that is not complete yet passes in
-        pieces, so a result of any size needs no more memory than one read.
+        Runs of forwarded messages are returned as one slice, usually *data* itself: the reply to a whole scope always is. A row
+        that is not complete yet passes in pieces, so a result of any size needs no more memory than one read.
 
         Afterwards ``broken`` says whether the connection can be used at all: a LedgerMismatch, a reply that the queue does not
         expect, or OriginLost, the settings that had to go ahead of a scope were refused.
         """
+        queue = self.queue
+        step = queue[0].start if queue else None
+        if step is None or self._tail:
+            return self._receive(data)
+        size = len(data)
+        i = 0
+        while i + 5 <= size:
+            following = step.get(data[i])
+            end = i + 1 + read_length(data, i + 1)[0]
+            if following is None or end > size:
+                break
+            if not following:
+                if end != size or end - i != 6:
+                    break
+                queue.popleft()
+                self.status = data[i + 5]
+                return data
+            step = following
+            i = end
+        self.usual = False
+        self._unfold(step.left)
+        return self._receive(data, i)
+
+    def _receive(self, data: bytes, i: int = 0) -> bytes:
+        """``receive`` message by message; the entries of what stands before *i* have been finished."""
+        self.look_closer()
         if self._tail:
             data = self._tail + data
             self._tail = b""
         size = len(data)
-        start = i = 0
+        start = 0
         if self._through:
             if size < self._through:
                 self._through -= size

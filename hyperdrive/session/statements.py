@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-from hyperdrive.session import replies
 from hyperdrive.session.replies import Expected
 from hyperdrive.session.settings import EMPTY, Label
 
@@ -76,7 +75,7 @@ class Named:
     ``told`` is the RowDescription or NoData that the client was given for it; ``None`` while it has not asked.
     """
 
-    __slots__ = ("bind", "epoch", "has_failed", "is_pending", "name", "statement", "told", "types", "wanted", "wholes")
+    __slots__ = ("bind", "epoch", "has_failed", "is_pending", "name", "statement", "told", "types", "wanted")
 
     def __init__(self, statement: SharedStatement, name: bytes, wanted: Label = EMPTY, epoch: int = -1) -> None:
         self.statement = statement
@@ -92,12 +91,7 @@ class Named:
         """Its Parse has not been answered, so it may yet turn out not to exist."""
         self.has_failed = False
         """Its Parse was skipped or refused: it never existed."""
-        bind = self.bind = Expected("B", statement=statement, name=name, named=self)
-        self.wholes = {
-            b"BES": (bind, replies.EXECUTE, replies.SYNC),
-            b"BDES": (bind, replies.DESCRIBE_PORTAL, replies.EXECUTE, replies.SYNC),
-        }
-        """The scopes that drivers send for a prepared statement, with what they cause."""
+        self.bind = Expected("B", statement=statement, name=name, named=self)
 
 
 class StatementRegistry:

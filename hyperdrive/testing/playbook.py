@@ -270,6 +270,11 @@ class ClientSide(Side):
     def _send(self) -> None:
         assert self.server is not None
         server, state = self.server, self.server.session
+        if state.usual and not state.queue and state.label is self.session.journal.wanted:
+            whole = self.session.compose_whole(state)
+            if whole:
+                server.unread += whole
+                return
         while True:
             waiting = len(self.session.ops)
             server.unread += self.session.compose(state)
@@ -299,6 +304,7 @@ class ClientSide(Side):
             return
         self.server = server.client = state.client = None
         self.resend = None
+        state.rest()
         self.book.release(server)
 
     def refuse(self, error: bytes) -> None:
@@ -311,6 +317,7 @@ class ClientSide(Side):
         """The linked server is gone."""
         self.server = None
         session, state = self.session, server.session
+        state.look_closer()
         resend, self.resend = self.resend, None
         in_transaction = session.believes(state.status)
         if session.is_pinned or state.half_sent or state.is_mid_message:

@@ -3,8 +3,43 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hyperdrive.sql import Kind, Reason, VerdictCache, classify
+from hyperdrive.sql.cache import FOLD
+from hyperdrive.sql.functions import BEFORE_PARENTHESIS
+
+_TOKENS = [
+    *(
+        b"select ",
+        b"update t set a = ",
+        b"insert into t values ",
+        b"into ",
+        b"for update",
+        b"1",
+        b"2",
+        b"0",
+        b"md5(a)",
+        b"md6(a)",
+    ),
+    *(
+        b"int4(",
+        b"log10(",
+        b"f1(",
+        b"f0(",
+        b")",
+        b"'7'",
+        b"$1",
+        b"$2$;$2$",
+        b"--1\n",
+        b"/*3*/",
+        b";",
+        b" ",
+        b'"a1"(',
+        b"U&'\\0041'",
+    ),
+]
 
 
 def test_a_known_text_gives_the_same_verdict() -> None:
@@ -23,12 +58,42 @@ def test_keys_are_exact_bytes() -> None:
 
 def test_screened_texts_are_stored_on_second_sight() -> None:
     cache = VerdictCache()
-    cache.classify(b"select 1")
+    cache.classify(b"select md5(a)")
     assert len(cache) == 0
-    cache.classify(b"select 1")
+    cache.classify(b"select md5(a)")
     assert len(cache) == 1
-    cache.classify(b"select 1")
+    cache.classify(b"select md5(a)")
     assert cache.misses == 2
+
+
+def test_texts_that_differ_in_digits_are_one() -> None:
+    cache = VerdictCache()
+    verdicts = [cache.classify(b"select a from t where id = %d" % number) for number in range(10, 100)]
+    assert {id(verdicts[0])} == set(map(id, verdicts))
+    assert (1, 2) == (len(cache), cache.misses)
+
+
+def test_a_fold_stands_for_no_function_that_was_not_looked_at() -> None:
+    """``md5(x)`` is PostgreSQL's, ``md6(x)`` is somebody's."""
+    cache = VerdictCache()
+    for _ in range(3):
+        assert cache.classify(b"select md5(a) from t").is_plain
+        assert not cache.classify(b"select md6(a) from t").is_plain
+        assert not cache.classify(b"select md0(a) from t").is_plain
+
+
+@given(st.lists(st.lists(st.sampled_from(_TOKENS), max_size=6).map(b"".join), max_size=30))
+def test_what_is_remembered_says_what_is_judged(texts: list[bytes]) -> None:
+    """Whatever was seen before: other digits, the same letters."""
+    cache = VerdictCache()
+    for sql in texts * 3:
+        expected = classify(sql)
+        found = cache.classify(sql)
+        assert (expected.kind, expected.is_plain, expected.is_read) == (found.kind, found.is_plain, found.is_read)
+
+
+def test_no_word_that_may_stand_before_a_parenthesis_is_the_fold_of_another() -> None:
+    assert [] == [word for word in BEFORE_PARENTHESIS if word.translate(FOLD) == word and b"0" in word]
 
 
 def test_texts_with_new_literals_do_not_sweep_out_the_others() -> None:

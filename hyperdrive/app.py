@@ -198,6 +198,7 @@ class App:
                 eager_commit=settings.eager_commit,
                 local_settings=settings.local_settings,
                 known_statements=settings.known_statements,
+                known_answers=settings.known_answers,
             ),
             write_high=settings.write_buffer_size,
             worker=self.member.number,
@@ -439,6 +440,7 @@ def _cache_settings(settings: Settings) -> CacheSettings:
         ),
         in_transactions=InTransactions(settings.cache_in_transactions),
         catalog_poll=settings.catalog_poll,
+        knows=settings.known_answers or settings.eager_commit,
         uses=lambda key: settings.uses_cache(key.user, key.database),
     )
 

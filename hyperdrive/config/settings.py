@@ -326,6 +326,14 @@ class Settings:
         "Whether Parse and Describe of a statement that was described before are answered here, while the schema has not changed.",
         live=True,
     )
+    known_answers: bool = _setting(
+        FLAG,
+        True,
+        "Whether what drivers ask of each new connection (`version()`, types, tables) is answered here, while the schema has not"
+        " changed; also with `cache = off`. This and `eager_commit` need the catalog of each database, which is loaded and polled"
+        " over a connection of its own every `catalog_poll`.",
+        live=True,
+    )
     # ── cache ──
     cache: str = _setting(
         CACHE,

@@ -8,7 +8,7 @@ fills in ``fills``, and what writes do is in ``writes``. Knows no client.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from random import random
@@ -31,8 +31,11 @@ from hyperdrive.proxy.metrics import ReadMetrics
 from hyperdrive.proxy.refresh import Refresh
 from hyperdrive.session.server import IDLE
 from hyperdrive.session.settings import UNKNOWN, Label, transition
+from hyperdrive.sql.introspection import is_introspection, may_be_introspection
+from hyperdrive.sql.parse import classify
 from hyperdrive.sql.readers import ReadVerdicts, WriteVerdicts
 from hyperdrive.sql.rules import Refused, Rule
+from hyperdrive.sql.text import strip_comments
 from hyperdrive.sql.writes import Writes
 from hyperdrive.tasks import spawn
 
@@ -50,6 +53,8 @@ RECONNECT_SECONDS: Final = 60.0
 """Servers are replaced at most so often because their defaults differ: an origin of several hosts may never agree with itself."""
 SHAPES: Final = 2000
 """Shapes of statements that are counted apart, per database; the oldest makes room."""
+KNOWN: Final = 2000
+"""Texts of which is remembered whether only the schema can change their answer, per database."""
 IDENTITIES: Final = 1000
 """Labels remembered per pool."""
 
@@ -88,6 +93,8 @@ class CacheSettings:
     """How long a client waits for another's answer before it asks for itself."""
     uses: Callable[[PoolKey], bool] = lambda key: True
     """Whether the cache has a part in what that user asks in that database."""
+    knows: bool = False
+    """Whether catalogs are kept even without the cache: for proofs, and for answers that only the schema can change."""
 
 
 class Heard:
@@ -107,6 +114,7 @@ class Database:
         "_announce",
         "_changed",
         "_epoch_ended",
+        "_known",
         "_reads",
         "_writes",
         "catalog",
@@ -137,6 +145,7 @@ class Database:
         self.why_unknown = "the catalog is not loaded yet"
         self._reads = ReadVerdicts()
         self._writes = WriteVerdicts()
+        self._known: LRUCache[bytes, bool] = LRUCache(KNOWN)
         self.shapes: dict[int, Shape] = {}
         self._changed: Callable[[], None] = lambda: None
 
@@ -179,6 +188,15 @@ class Database:
         if catalog is None:
             return Refused(Rule.ORIGIN_UNKNOWN, self.why_unknown)
         return self._reads.read(text, identity.path, types)
+
+    def is_known(self, text: bytes) -> bool:
+        """Whether only the schema can change what *text*, which has no comments, answers (E-8)."""
+        if not may_be_introspection(text):
+            return False
+        found = self._known.get(text)
+        if found is None:
+            found = self._known[text] = is_introspection(text, classify(text))
+        return found
 
     def written(self, text: bytes, path: tuple[int, ...] | None) -> Writes:
         """What *text* may change, run under *path*; ``None``: nobody knows under which."""
@@ -244,6 +262,11 @@ class Cache:
         """It takes part at all."""
         return self.settings.mode is not Mode.OFF
 
+    @property
+    def keeps_catalogs(self) -> bool:
+        """What the catalogs say is wanted, if only for proofs."""
+        return self.is_on or self.settings.knows
+
     def database(self, name: str) -> Database:
         """What is known of the database *name* of the origin."""
         found = self.databases.get(name)
@@ -255,7 +278,7 @@ class Cache:
                 lambda *change: self.on_touch(*change),
                 lambda ended: self.on_epoch(ended),
             )
-            if self.is_on:
+            if self.keeps_catalogs:
                 self.wanted(found)
         return found
 
@@ -269,7 +292,7 @@ class Cache:
                 database.policies = self._policies
                 database.domain.touch_all()
             self.store.purge(lambda entry: True)
-        if self.is_on and before.mode is Mode.OFF:
+        if self.keeps_catalogs and before.mode is Mode.OFF and not before.knows:
             for database in self.databases.values():
                 self.wanted(database)
 
@@ -296,7 +319,17 @@ def batch_of(key: bytes) -> bytes:
 class PoolCache:
     """The cache's side of one pool: who its sessions are."""
 
-    __slots__ = ("_asking", "_identities", "_reconnect_at", "baseline", "cache", "context", "database", "refreshing")
+    __slots__ = (
+        "_asking",
+        "_identities",
+        "_reconnect_at",
+        "baseline",
+        "cache",
+        "caches_reads",
+        "context",
+        "database",
+        "refreshing",
+    )
 
     def __init__(self, cache: Cache, database: Database, context: PoolContext) -> None:
         self.cache = cache
@@ -304,6 +337,8 @@ class PoolCache:
         self.context = context
         self.baseline = ""
         """Of the server that logged in last: the defaults that hold now."""
+        self.caches_reads = cache.is_on and cache.settings.uses(context.pool.key)
+        """Whether the users' own reads are cached; what only the schema can change is known all the same."""
         self.refreshing = 0
         self._identities: LRUCache[Label, Identity] = LRUCache(IDENTITIES)
         self._asking: set[Label] = set()
@@ -326,6 +361,18 @@ class PoolCache:
         if found is not None and found.epoch == self.database.domain.epoch:
             return found
         return None
+
+    def proves(self, texts: Sequence[bytes], wanted: Label) -> bool:
+        """Whether these SELECTs of a session with that label provably write nothing and call nothing volatile (E-5)."""
+        identity = self.maybe_identity(wanted)
+        return identity is not None and not identity.refused and all(self._reads_only(text, identity) for text in texts)
+
+    def _reads_only(self, text: bytes, identity: Identity) -> bool:
+        try:
+            clean = strip_comments(text)
+        except ValueError:
+            return False
+        return not isinstance(self.database.judge(clean, identity, ()), Refused) or self.database.is_known(clean)
 
     def refresh(self, session: ClientSession, key: bytes, filling: Filling) -> None:
         """Ask again for what is under *key*, with the identity of *session*."""

@@ -177,7 +177,7 @@ class ClientConnection(asyncio.Protocol):
                 return
             self._link(server)
         else:
-            if server.session.is_at_rest and self._answered():
+            if server.session.is_at_rest and (self._answered() or self._served_behind(server)):
                 return
             ours = session.answer_ours(server.session)
             if ours is not None:
@@ -196,6 +196,13 @@ class ClientConnection(asyncio.Protocol):
             self.reading = False
             self.resend = None
         self._send(server)
+
+    def _served_behind(self, server: ServerConnection) -> bool:
+        """A read is answered from the cache while the last transaction is being ended: a hit never waits for that."""
+        session = self.session
+        if session.whole is None or self.reader is None or not server.session.is_closing:
+            return False
+        return self.reader.answer(session)
 
     def _answered(self) -> bool:
         """Answer here as much of the batch as needs no server; ``True`` if that was all of it."""

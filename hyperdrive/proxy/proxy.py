@@ -352,7 +352,7 @@ class Proxy:
             max_statements=self.settings.max_statements,
             pin_unknown=self.settings.pin_unknown,
             defaults_changed=self.pools.reconnect,
-            schema_changed=partial(self.schema_changed, key.database),
+            schema_changed=partial(self._changed_here, key.database),
             switches=self.settings.switches_for(mode),
             saved=stats.origin_round_trips_saved,
         )
@@ -368,9 +368,23 @@ class Proxy:
         )
         self._contexts[key] = context
         context.pool = self.pools.get(key)
-        if self.cache.is_on and self.cache.settings.uses(key):
-            context.cache = PoolCache(self.cache, self.cache.database(key.database), context)
+        self._give_cache(key, context)
         return context
+
+    def _give_cache(self, key: PoolKey, context: PoolContext) -> None:
+        if self.cache.keeps_catalogs:
+            context.cache = PoolCache(self.cache, self.cache.database(key.database), context)
+            context.pipe.is_read_only = context.cache.proves
+        else:
+            context.cache = None
+            context.pipe.is_read_only = lambda texts, label: False
+
+    def _changed_here(self, database: str) -> None:
+        """A client changed the schema. With the cache on, its writes are noted, and end the epoch in their place."""
+        self.schema_changed(database)
+        known = self.cache.databases.get(database)
+        if known is not None and not self.cache.is_on:
+            known.touch(None, ends_epoch=True)
 
     def schema_changed(self, database: str) -> None:
         """What is known of the statements of *database* may be wrong from now on."""
@@ -420,7 +434,8 @@ class Proxy:
 
     async def _ask_defaults(self, cache: PoolCache, server: ServerConnection) -> None:
         """What a server's settings are before anyone changes them decides whose answers are alike (caching-rules §2)."""
-        server.session.noted = {}
+        if cache.cache.is_on:
+            server.session.noted = {}
         try:
             row = row_of(await server.ask(ASK))
         except BaseException:
@@ -455,16 +470,17 @@ class Proxy:
 
     def change_cache(self, settings: CacheSettings) -> None:
         """RELOAD of the cache's settings; ``cache = off`` drops everything at once."""
-        was_on = self.cache.is_on
+        was_on, kept = self.cache.is_on, self.cache.keeps_catalogs
         self.cache.change(settings)
         for key, context in self._contexts.items():
-            is_on = self.cache.is_on and settings.uses(key)
-            if is_on is (context.cache is not None):
+            before = context.cache.caches_reads if context.cache is not None else False
+            after = self.cache.is_on and settings.uses(key)
+            if (before, kept, was_on) == (after, self.cache.keeps_catalogs, self.cache.is_on):
                 continue
-            context.cache = PoolCache(self.cache, self.cache.database(key.database), context) if is_on else None
+            self._give_cache(key, context)
             for client in context.clients:
                 client.use_cache(context.cache)
-            if is_on:
+            if self.cache.is_on and not was_on:
                 context.pool.reconnect()  # what the servers of now have done, and begun with, nobody knows
         if was_on and not self.cache.is_on:
             log.info("= the cache is off")

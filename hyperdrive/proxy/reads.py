@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from hyperdrive.cache.fill import open_fill
 from hyperdrive.cache.flight import Flight
-from hyperdrive.cache.policy import Override
+from hyperdrive.cache.policy import Override, Policy
+from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import PARSE, QUERY
 from hyperdrive.proxy.cache import InTransactions, Mode
@@ -20,7 +21,9 @@ from hyperdrive.proxy.controls import NOTHING, Controls, controls_of
 from hyperdrive.proxy.fills import Filling
 from hyperdrive.proxy.identity import agrees, effective
 from hyperdrive.sql.hints import read_hints
+from hyperdrive.sql.introspection import may_be_introspection
 from hyperdrive.sql.lists import has_clock_word
+from hyperdrive.sql.resolve import Cacheable
 from hyperdrive.sql.rules import Refused, Rule
 from hyperdrive.sql.text import strip_comments
 from hyperdrive.sql.verdict import Command, Isolation
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hyperdrive.cache.entry import Entry
-    from hyperdrive.cache.policy import Policy
     from hyperdrive.cache.tags import Space
     from hyperdrive.proxy.cache import PoolCache
     from hyperdrive.proxy.client import ClientConnection
@@ -39,8 +41,12 @@ if TYPE_CHECKING:
     from hyperdrive.session.settings import Label
     from hyperdrive.session.statements import Named
     from hyperdrive.sql.hints import Hints
-    from hyperdrive.sql.resolve import Cacheable
     from hyperdrive.sql.verdict import Verdict
+
+KNOWN: Final = Cacheable(tags=(), names=(), scan=())
+"""The verdict of what only the schema can change: nothing but the end of its epoch drops it."""
+KNOWN_POLICY: Final = Policy(max_age=60.0, stale_while_revalidate=0.0, stale_if_error=0.0)
+"""As long as that, should a change that nobody sees not end the epoch."""
 
 _DESCRIBED: Final = messages.describe(b"P") + messages.execute() + messages.SYNC
 _EXECUTED: Final = messages.execute() + messages.SYNC
@@ -163,6 +169,11 @@ def is_select(verdict: Verdict | None) -> bool:
     return single is not None and single.command is Command.SELECT
 
 
+def level_of(held: Held, identity: Identity) -> bytes:
+    """The isolation level of a transaction that is held back."""
+    return held.isolation.value if held.isolation is not None else identity.isolation
+
+
 class Reader:
     """What the cache does for one client. It is also the follower that waits in a flight on the client's behalf."""
 
@@ -214,7 +225,7 @@ class Reader:
     def answer(self, session: ClientSession) -> bool:
         """Serve the batch, one whole read, or wait for somebody else's answer to it; ``False``: it has to be sent."""
         if session.journal.wanted is not self._wanted or session.told is not self._told or session.held is not None:
-            return self._look(session)
+            return self._look(session) if self._pool.caches_reads else self._look_known(session)
         kind, data, verdict = session.ops[0]
         key = data if kind == QUERY else extended_key(kind, data, session)
         entry = self._space.entries.get(key)
@@ -248,6 +259,8 @@ class Reader:
             return False
         may_serve = not self._is_shadow
         if session.held is not None:
+            if self._look_known(session):
+                return True
             refused, may_serve = self._in_transaction(session.held, identity, may_serve)
             if refused:
                 return self.bypass(Rule.IN_TRANSACTION, refused)
@@ -270,6 +283,8 @@ class Reader:
         found = database.judge(read.text, identity, read.types)
         shape = database.shape_of(found, read.text)
         if isinstance(found, Refused):
+            if self._is_known(read.text):
+                return self._ask_known(session, read)
             shape.bypasses += 1
             return self._refuse(found)
         if found.scan and read.parameters_at and has_clock_value(read, found.scan):
@@ -288,6 +303,37 @@ class Reader:
                 return True
         return self._ask(session, read, found, policy, may_serve)
 
+    # --- what only the schema can change (E-8) ------------------------------------------------------------------------------------
+
+    def _is_known(self, text: bytes) -> bool:
+        return self._pool.context.pipe.switches.known_answers and self._pool.database.is_known(text)
+
+    def _look_known(self, session: ClientSession) -> bool:
+        """What drivers ask of each new connection: answered within a schema epoch, with or without the cache of reads."""
+        kind, data, verdict = session.ops[0]
+        if verdict is None or not verdict.is_read or not may_be_introspection(data):
+            return False
+        if not self._pool.context.pipe.switches.known_answers:
+            return False
+        read = read_of(kind, data, session)
+        if isinstance(read, Refused) or read.unsettled is not None or not self._is_known(read.text):
+            return False
+        identity = self._identify(session)
+        if identity is None or (not identity.is_utf8 and not read.text.isascii()):
+            return False
+        held = session.held
+        if held is not None and (held.has_local_settings or level_of(held, identity) != Isolation.READ_COMMITTED.value):
+            return False
+        return self._ask_known(session, read)
+
+    def _ask_known(self, session: ClientSession, read: Read) -> bool:
+        entry = self._space.entries.get(read.key)
+        if entry is not None and entry.is_valid() and self._now() < entry.fresh_until:
+            session.pipe.saved[Saved.KNOWN] += 1
+            self._serve(session, read.kind, entry, "hit", self._now())
+            return True
+        return self._ask(session, read, KNOWN, KNOWN_POLICY, may_serve=True)
+
     # --- who is it? -----------------------------------------------------------------------------------------------------------
 
     @property
@@ -298,9 +344,13 @@ class Reader:
         """Who the session is now; ``None``: it takes no part, which has been counted."""
         pool = self._pool
         wanted, told = session.journal.wanted, session.told
-        domain = pool.database.domain
         identity = self._identity
-        if identity is not None and wanted is self._wanted and told is self._told and identity.epoch == domain.epoch:
+        if (
+            identity is not None
+            and wanted is self._wanted
+            and told is self._told
+            and identity.epoch == pool.database.domain.epoch
+        ):
             return identity
         self._wanted = None
         if not pool.cache.is_on:
@@ -312,18 +362,27 @@ class Reader:
             return self._not(Rule.EXPIRED, "hyperdrive.max_staleness")
         if pool.cache.suspended:
             return self._not(Rule.STREAM_DOWN, "another worker is not heard of")
+        identity = self._identify(session)
+        if identity is None:
+            return None
+        self._controls = controls
+        if controls is NOTHING and not self._is_shadow:
+            self._wanted, self._told = wanted, told
+        return identity
+
+    def _identify(self, session: ClientSession) -> Identity | None:
+        """Who the session is now, with the space of its entries; ``None``: nothing of it can be kept apart, which has been counted."""
+        pool = self._pool
         if pool.database.catalog is None:
             return self._not(Rule.ORIGIN_UNKNOWN, pool.database.why_unknown)
-        identity = pool.maybe_identity(wanted)
+        identity = pool.maybe_identity(session.journal.wanted)
         if identity is None:
             return self._not(Rule.SESSION_STATE, "settings that are being looked up")
         if identity.refused:
             return self._not(Rule.SESSION_STATE, identity.refused)
-        if identity.reported is not None and not agrees(told, identity.reported):
+        if identity.reported is not None and not agrees(session.told, identity.reported):
             return self._not(Rule.SESSION_STATE, "a reported setting that has changed")
-        self._identity, self._controls, self._space = identity, controls, pool.space(identity)
-        if controls is NOTHING and not self._is_shadow:
-            self._wanted, self._told = wanted, told
+        self._identity, self._space = identity, pool.space(identity)
         return identity
 
     def _not(self, rule: Rule, what: str) -> Identity | None:
@@ -336,7 +395,7 @@ class Reader:
         policy = self._pool.cache.settings.in_transactions
         if policy is InTransactions.NEVER:
             return "cache_in_transactions = never", False
-        isolation = held.isolation.value if held.isolation is not None else identity.isolation
+        isolation = level_of(held, identity)
         if isolation != Isolation.READ_COMMITTED.value:
             return isolation.decode(), False
         if held.has_local_settings:
@@ -445,7 +504,8 @@ class Reader:
             return False
         flight = space.flights.get(read.key)
         if flight is not None:
-            if may_serve and self._controls.max_staleness is None and flight.may_join(self.last_write_no):
+            is_free = self._client.server is None
+            if is_free and may_serve and self._controls.max_staleness is None and flight.may_join(self.last_write_no):
                 self._join(flight)
                 return True
         elif not self._store.admits(space, read.key):
@@ -553,6 +613,8 @@ class Reader:
 
     def last_read(self) -> str:
         """``SHOW hyperdrive.last_read``: how the last read was answered, its age, the rule."""
+        if not self.last_kind and not self._pool.caches_reads:
+            return f"bypass rule={Rule.OFF.value}"
         parts = [self.last_kind or "none"]
         if self.last_entry is not None:
             parts.append(f"age={self.last_at - self.last_entry.sent_at:.3f}s")

@@ -182,7 +182,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         if is_over or messages.READY_IDLE in out:
             pool = self.context.cache
             if is_over:
-                session.noted = {} if pool is not None else None
+                session.noted = {} if pool is not None and pool.cache.is_on else None
             if pool is None:
                 return None
             left = session.client

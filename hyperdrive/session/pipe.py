@@ -39,6 +39,8 @@ class Switches:
     """SET, RESET and SHOW of what is known (E-7)."""
     known_statements: bool = True
     """Parse and Describe of a statement that was described before (E-6)."""
+    known_answers: bool = True
+    """What drivers ask of each new connection, while the schema has not changed (E-8)."""
 
 
 class Pipe:

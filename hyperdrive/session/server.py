@@ -157,8 +157,13 @@ class ServerSession:
             and not self.open_scope
             and not self.copy_in
             and not self.half_sent
-            and (not queue or (len(queue) == 1 and queue[0] in replies.ENDS))
+            and (not queue or self.is_closing)
         )
+
+    @property
+    def is_closing(self) -> bool:
+        """It ends a transaction of which the client has heard the end, and does nothing else."""
+        return len(self.queue) == 1 and self.queue[0] in replies.ENDS
 
     @property
     def carries_scope(self) -> bool:

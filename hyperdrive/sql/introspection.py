@@ -42,17 +42,21 @@ _MOVING: Final = re.compile(
 )
 
 
+def may_be_introspection(sql: bytes) -> bool:
+    """A first look, for less than a microsecond: whether it is worth another one."""
+    text = sql.lower()
+    return b"pg_" in text or b"information_schema" in text or b"from" not in text
+
+
 def is_introspection(sql: bytes, verdict: Verdict) -> bool:
     """Whether the answer to *sql* holds for a schema epoch, in sessions with the same settings and role.
 
-    *verdict* is what ``classify`` says of it. About a microsecond for texts that are none, a parse for those that look like it.
+    *verdict* is what ``classify`` says of it. It costs a parse: to be remembered.
     """
     if not verdict.is_read or len(sql) > MAX_TEXT:
         return False
     text = sql.lower()
     if _MOVING.search(text):
-        return False
-    if b"from" in text and b"pg_" not in text and b"information_schema" not in text:
         return False
     if verdict.is_screened:
         verdict = parse(sql)

@@ -1,0 +1,144 @@
+"""What only the schema can change, and what has provably only read: E-5 and E-8 of the wire reference, with and without the cache."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperdrive.metrics import Saved
+from hyperdrive.testing.cached import CachedScene
+from hyperdrive.testing.frontend import bind, describe_portal, execute, parse, sync
+from hyperdrive.testing.scene import eventually
+from hyperdrive.testing.wire import WireConnection
+
+TABLES = "select relname from pg_catalog.pg_class where relname like 'known%' order by 1"
+
+
+def trips(scene: CachedScene) -> int:
+    return sum(stats.origin_round_trips for stats in scene.proxy.app.proxy.stats.values())
+
+
+def saved(scene: CachedScene, how: Saved) -> int:
+    return sum(stats.origin_round_trips_saved[how] for stats in scene.proxy.app.proxy.stats.values())
+
+
+async def ready(scene: CachedScene, cache: str, **overrides: object) -> WireConnection:
+    """A client of which it is known who it is."""
+    await scene.start(cache=cache, **overrides)
+    conn = await super(CachedScene, scene).client()
+
+    async def knows() -> bool:
+        await conn.query("select pg_catalog.version()")
+        return saved(scene, Saved.KNOWN) > 0 or scene.how(conn) == "hit"
+
+    await eventually(knows, "the catalog is loaded")
+    return conn
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+async def test_what_drivers_ask_of_each_new_connection_is_asked_once(scene: CachedScene, cache: str) -> None:
+    await ready(scene, cache)
+    for sql in ("select pg_catalog.version()", "select current_schema()", TABLES):
+        first = await super(CachedScene, scene).client()
+        expected = await first.query(sql)
+        other = await super(CachedScene, scene).client()
+        before = trips(scene)
+        assert expected == (await other.query(sql))
+        assert before == trips(scene), sql
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+async def test_in_a_transaction_of_which_nothing_has_reached_the_origin_as_well(scene: CachedScene, cache: str) -> None:
+    conn = await ready(scene, cache)
+    before = trips(scene)
+    await conn.query("begin")
+    replies = await conn.query("select pg_catalog.version()")
+    assert ("TDCZ", "T") == (replies.letters, replies.statuses)
+    assert (await conn.query("rollback")).statuses == "I"
+    assert before == trips(scene)
+
+
+async def test_not_where_it_would_fix_the_snapshot(scene: CachedScene) -> None:
+    conn = await ready(scene, "off")
+    before = trips(scene)
+    await conn.query("begin isolation level repeatable read")
+    await conn.query("select pg_catalog.version()")
+    assert before + 1 == trips(scene)
+    await conn.query("rollback")
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+async def test_a_change_of_the_schema_through_us_is_seen_at_once(scene: CachedScene, cache: str) -> None:
+    conn = await ready(scene, cache)
+    other = await super(CachedScene, scene).client()
+    try:
+        assert (await conn.query(TABLES)).rows == []
+        assert (await conn.query(TABLES)).rows == []
+        await other.query("create table known_one (a int)")
+        assert (await conn.query(TABLES)).rows == [("known_one",)]
+        await other.query("begin; create table known_two (a int)")
+        assert (await conn.query(TABLES)).rows == [("known_one",)]
+        await other.query("commit")
+        assert (await conn.query(TABLES)).rows == [("known_one",), ("known_two",)]
+    finally:
+        await conn.query("drop table if exists known_one, known_two")
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+async def test_the_extended_protocol_has_answers_of_its_own(scene: CachedScene, cache: str) -> None:
+    conn = await ready(scene, cache)
+    sql = "select typname from pg_type where oid = $1"
+    scope = parse(sql) + bind("", ["23"]) + describe_portal() + execute() + sync()
+    expected = await conn.scope(scope)
+    before = trips(scene)
+    other = await super(CachedScene, scene).client()
+    assert expected == (await other.scope(scope))
+    assert before == trips(scene)
+    assert (await other.scope(parse(sql) + bind("", ["25"]) + describe_portal() + execute() + sync())).rows == [
+        ("text",)
+    ]
+
+
+async def test_switched_off_the_origin_is_asked(scene: CachedScene) -> None:
+    await scene.start(cache="off", known_answers=False)
+    conn = await super(CachedScene, scene).client()
+    for _ in range(3):
+        before = trips(scene)
+        await conn.query("select pg_catalog.version()")
+        assert before + 1 == trips(scene)
+
+
+@pytest.mark.parametrize(
+    ("sql", "proven"),
+    [
+        ("select * from t", True),
+        ("select count(*) from t where id = 1", True),
+        ("select typname from pg_type where oid = 23", True),
+        ("select * from known_view", False),
+        ("select known_writes()", False),
+        ("select * from t for share", False),
+        ("update t set v = v", False),
+        ("with w as (update t set v = v returning 1) select * from w", False),
+        ("select pg_advisory_xact_lock(1)", False),
+    ],
+)
+async def test_commit_is_answered_ahead_of_what_has_provably_only_read(
+    scene: CachedScene, sql: str, proven: bool
+) -> None:
+    conn = await ready(scene, "off")
+    await conn.query(
+        "create or replace function known_writes() returns int language plpgsql as"
+        " 'begin update t set v = v; return 1; end'; create or replace view known_view as select known_writes() from t"
+    )
+    try:
+
+        async def commits_ahead(sql: str) -> bool:
+            before = saved(scene, Saved.COMMIT)
+            await conn.query("begin")
+            assert (await conn.query(sql)).errors == []
+            assert (await conn.query("commit")).tags == ["COMMIT"]
+            return saved(scene, Saved.COMMIT) > before
+
+        await eventually(lambda: commits_ahead("select 1 from t"), "the catalog is loaded anew")
+        assert proven == await commits_ahead(sql)
+    finally:
+        await conn.query("drop view known_view; drop function known_writes()")

@@ -27,7 +27,6 @@ from hyperdrive.pgwire.framing import (
 )
 from hyperdrive.session.batch import RAW, Op, name_at
 from hyperdrive.session.known import ASKS, Known
-from hyperdrive.session.outcome import PREPARED
 from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.settings import Label
 from hyperdrive.session.statements import NAME_BYTES
@@ -140,6 +139,8 @@ class Answers(Known):
             if kind != CLOSE or raw[5:6] != b"S" or raw[6:7] <= b"\0":
                 return None
             names.append(name_at(raw, 6)[0][:NAME_BYTES])
+            if self._is_lent(names[-1]):
+                return None
         for name in names:
             self._shared.pop(name, None)
         return messages.CLOSE_COMPLETE * len(names)
@@ -175,8 +176,7 @@ class Answers(Known):
             return not self._has_sql_prepared()
         if kind is Kind.DEALLOCATE:
             single = verdict.single
-            lent = single is not None and (PREPARED, single.name) in (self.journal.lasting or ())
-            return single is not None and single.name in self._shared and not lent
+            return single is not None and single.name in self._shared and not self._is_lent(single.name)
         return False
 
     def _local(self, verdict: Verdict) -> bytes:

@@ -282,6 +282,8 @@ class ClientSession(Endings):
 
         Ahead of a held transaction those from before its BEGIN; what was set in it travels with it.
         """
+        if self.is_opaque:
+            return []
         if self.held is not None:
             wanted = self.held.label
         else:
@@ -357,8 +359,9 @@ class ClientSession(Endings):
             single = verdict.single
             if verdict.kind is Kind.PREPARE and single is not None and single.name in self._shared:
                 raise DuplicateStatement(f'prepared statement "{shown(single.name)}" already exists')
-            if verdict.kind is Kind.EXECUTE:
-                self._lend_name(verdict, server, out)
+            if self._shared and not server.open_scope and self._lend_names(verdict, server, out):
+                out.append(messages.SYNC)
+                server.queue.append(replies.SKIP_SYNC)
             restored = self._reset_to_base(verdict, server)
             if restored is not None:
                 sql, tag = restored
@@ -381,22 +384,6 @@ class ClientSession(Endings):
         self._before(verdict, server)
         server.queue.append(Expected("Q", watch=self._watch(verdict, server)))
         return True
-
-    def _lend_name(self, verdict: Verdict, server: ServerSession, out: list[bytes]) -> None:
-        """SQL EXECUTE of a statement that the client prepared by protocol: the server has to know it by that name (W-24)."""
-        single = verdict.single
-        found = self._shared.get(single.name) if single is not None and single.name is not None else None
-        if found is None or server.status == FAILED or (PREPARED, found.name) in (self.journal.lasting or ()):
-            return
-        copy = SharedStatement(found.name, found.statement.body, found.statement.verdict)
-        for message, entry in (
-            (messages.close(b"S", copy.name), replies.SKIP_CLOSE),
-            (copy.parse_message(), Expected("P", Action.SKIP, name=found.name)),
-            (messages.SYNC, replies.SKIP_SYNC),
-        ):
-            out.append(message)
-            server.queue.append(entry)
-        self.journal.pin(PREPARED, found.name)
 
     def _reset_to_base(self, verdict: Verdict, server: ServerSession) -> tuple[bytes, bytes] | None:
         """RESET goes back to what the client gave at start-up, which the server does not know of (W-05): SQL and tag for it."""
@@ -449,6 +436,10 @@ class ClientSession(Endings):
         for named in entry.gone:
             if not named.has_failed:
                 self._shared.setdefault(named.name, named)
+        if entry.kind == "C" and entry.name:
+            self.journal.pin(PREPARED, entry.name)
+        if entry.kind == "P" and entry.name is None and entry.named is not None:
+            self.journal.unpin(PREPARED, entry.named.name)  # was to be lent
         if entry.kind == "P" and entry.name and entry.action is not Action.SKIP:
             if entry.named is not None:
                 entry.named.has_failed = True

@@ -36,6 +36,9 @@ _CLEARS: Final = frozenset({Kind.DISCARD_ALL, Kind.DEALLOCATE_ALL, Kind.RESET, K
 """What drops names or values that later scopes of a pipeline may count on."""
 
 
+_NAMES_STATEMENT: Final = frozenset({Kind.EXECUTE, Kind.EXPLAIN, Kind.DDL, Kind.DEALLOCATE, Kind.PREPARE})
+"""What may name a prepared statement; DDL is CREATE TABLE … AS EXECUTE."""
+
 _MAY_END_EPOCH: Final = frozenset({Kind.DO, Kind.CALL, Kind.EXECUTE})
 
 
@@ -77,10 +80,27 @@ class Extended(Answers):
         server.open_scope = True
         self._skipping = True
 
+    def _lend_names(self, verdict: Verdict, server: ServerSession, out: list[bytes]) -> bool:
+        """SQL names statements that the client prepared by protocol: the server has to know them by those names (W-24).
+
+        They go ahead, and the client is pinned until SQL frees them. ``True`` if there were any.
+        """
+        before = len(out)
+        for statement in verdict.statements or () if server.status != FAILED else ():
+            found = self._shared.get(statement.name or b"") if statement.kind in _NAMES_STATEMENT else None
+            if found is not None and not self._is_lent(found.name):
+                copy = SharedStatement(found.name, found.statement.body, found.statement.verdict)
+                out += [messages.close(b"S", copy.name), copy.parse_message()]
+                server.queue += [Expected("C", Action.SKIP), Expected("P", Action.SKIP, named=found)]
+                self.journal.pin(PREPARED, found.name)
+        return len(out) > before
+
     def _parse(self, raw: bytes, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> None:
         server.open_scope = True
         if len(raw) < 6:
             raise ProtocolViolation("invalid string in message")
+        if verdict is not None and self._shared and not verdict.is_plain:
+            self._lend_names(verdict, server, out)
         if not raw[5]:
             out.append(raw)
             entry = Expected("P")
@@ -94,7 +114,7 @@ class Extended(Answers):
         before = self._shared.get(key)
         if before is not None and before.is_pending and before.statement not in self._here():
             raise _WAIT  # whether the name is taken is not known yet
-        if key in self._shared or (PREPARED, key) in (self.journal.lasting or ()):
+        if key in self._shared or self._is_lent(key):
             # The origin looks at the text first, and its errors go before ours; so does that of a failed transaction.
             out.append(messages.message(b"P", b"\0" + raw[body_at:]))
             server.queue.append(Expected("P", Action.SKIP, name=key))
@@ -165,7 +185,7 @@ class Extended(Answers):
         """The shared statement behind *name*, on its way to the server if that lacks it; ``None``: the name is SQL's (W-24)."""
         found = self._shared.get(name[:NAME_BYTES])
         if found is None:
-            if (PREPARED, name[:NAME_BYTES]) in (self.journal.lasting or ()):
+            if self._is_lent(name[:NAME_BYTES]):
                 return None
             raise UnknownStatement(f'prepared statement "{shown(name)}" does not exist')
         shared = found.statement
@@ -350,17 +370,19 @@ class Extended(Answers):
             return
         name, _ = name_at(raw, 6)
         key = name[:NAME_BYTES]
-        if not name or (PREPARED, key) in (self.journal.lasting or ()):
-            if not name:
+        if not name or self._is_lent(key):
+            if name:
+                self.journal.unpin(PREPARED, key)
+            else:
                 self.unnamed = server.unnamed = None
             out.append(raw)
-            server.queue.append(replies.CLOSE)
+            entry = Expected("C", name=key)
         else:
             entry = fake(messages.CLOSE_COMPLETE, kind="close")
-            named = self._shared.pop(key, None)
-            if named is not None:
-                entry.gone = [named]
-            server.queue.append(entry)
+        named = self._shared.pop(key, None) if name else None
+        if named is not None:
+            entry.gone = [named]
+        server.queue.append(entry)
         server.open_scope = True
 
     def _sync(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:

@@ -113,6 +113,10 @@ class Known(Transactions):
             self.serial = Known._last_serial
         return self.serial
 
+    def _is_lent(self, name: bytes | None) -> bool:
+        """SQL knows a statement by this name at the server (W-24)."""
+        return (PREPARED, name) in (self.journal.lasting or ())
+
     def _has_sql_prepared(self) -> bool:
         return any(reason == PREPARED for reason, _ in self.journal.lasting or ())
 

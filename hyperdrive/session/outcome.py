@@ -80,6 +80,10 @@ class Journal:
         """Keep the server until the client leaves or says DISCARD ALL."""
         self._last((reason, detail), 1)
 
+    def unpin(self, reason: str, detail: object = None) -> None:
+        """Take a ``pin`` back."""
+        self._last((reason, detail), -1)
+
     def settle(self, *, failed: bool) -> None:
         """The session is idle again: what was done is done, or undone."""
         if self._frames:

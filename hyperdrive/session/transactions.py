@@ -17,7 +17,7 @@ from hyperdrive.session.held import Held
 from hyperdrive.session.ours import Ours
 from hyperdrive.session.outcome import LISTENING
 from hyperdrive.session.pipe import Pipe
-from hyperdrive.session.settings import Label
+from hyperdrive.session.settings import UNKNOWN, Label
 from hyperdrive.sql.verdict import Form, Isolation, Kind, Statement
 
 _SETS: Final = frozenset({Kind.SET, Kind.RESET, Kind.SET_SESSION_CHARACTERISTICS})
@@ -53,6 +53,14 @@ class Transactions(Ours):
     def is_holding(self) -> bool:
         """The client believes in a transaction that no server knows of."""
         return self.held is not None or self._failed_here
+
+    @property
+    def is_opaque(self) -> bool:
+        """It keeps its server, and something changed settings there unseen: they stay as they are, as on a direct connection.
+
+        Setting them right would take more from it than it ever gave up: its temporary tables, its locks, what it listens to.
+        """
+        return self.journal.actual is UNKNOWN and (self.keeps_server or self.journal.is_pinned)
 
     # --- which -------------------------------------------------------------------------------------------------------------------
 
@@ -106,7 +114,12 @@ class Transactions(Ours):
     def _may_set(self, statement: Statement) -> bool:
         held, live = self.held, self.live
         name = changed_setting(statement)
-        if name is None or (held is not None and held.is_full) or (live is not None and not statement.setting):
+        if (
+            name is None
+            or self.is_opaque
+            or (held is not None and held.is_full)
+            or (live is not None and not statement.setting)
+        ):
             return False
         if self._goes_to_base(statement, name):
             return False
@@ -136,7 +149,8 @@ class Transactions(Ours):
         tag = statement.tag or b""
         if kind is Kind.BEGIN:
             # The server will have what the client wants before BEGIN reaches it.
-            self.journal.actual = self.journal.wanted
+            if not self.is_opaque:
+                self.journal.actual = self.journal.wanted
             self.held = Held(statement, self.told, self.journal.wanted)
         elif kind is Kind.COMMIT or kind is Kind.ROLLBACK:
             return self._end_here(statement, tag)

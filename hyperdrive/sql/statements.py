@@ -245,6 +245,31 @@ def _execute(draft: _Draft) -> Statement:
     return draft.make(Kind.EXECUTE, name=draft.word("name"), suspect=True, takes_locks=True)
 
 
+def _explain(draft: _Draft) -> Statement:
+    executed = _executed_name(draft)
+    if executed is None:
+        return draft.make(Kind.EXPLAIN, b"EXPLAIN")
+    return draft.make(Kind.EXPLAIN, b"EXPLAIN", name=executed, suspect=True, takes_locks=True)
+
+
+def _create_as(draft: _Draft) -> Statement:
+    executed = _executed_name(draft)
+    if executed is None:
+        return _ddl(draft)
+    draft.common.update(suspect=True, takes_locks=True, name=executed)
+    return _ddl(draft)
+
+
+def _executed_name(draft: _Draft) -> bytes | None:
+    """The prepared statement that EXPLAIN or CREATE TABLE AS executes."""
+    tree: Tree = draft.tree
+    while "query" in tree:
+        ((node, tree),) = tree["query"].items()
+        if node == "ExecuteStmt":
+            return draft.source.encode(tree["name"])
+    return None
+
+
 def _listen(draft: _Draft) -> Statement:
     return draft.make(Kind.LISTEN, b"LISTEN", name=draft.word("conditionname"), may_write=False, effects=(Mark.LISTEN,))
 
@@ -401,7 +426,8 @@ _MAKERS: Final[dict[str, Callable[[_Draft], Statement]]] = {
     "LoadStmt": _load,
     "CallStmt": _call,
     "DoStmt": _do,
-    "ExplainStmt": lambda draft: draft.make(Kind.EXPLAIN, b"EXPLAIN"),
+    "ExplainStmt": _explain,
+    "CreateTableAsStmt": _create_as,
     "DropStmt": _drop,
     **dict.fromkeys(_UTILITY_TAGS, _utility),
 }

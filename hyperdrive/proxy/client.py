@@ -25,6 +25,7 @@ from hyperdrive.net.transport import Transport
 from hyperdrive.pgwire import messages
 from hyperdrive.pool.interfaces import CloseReason
 from hyperdrive.pool.settings import PoolMode
+from hyperdrive.proxy import half_closed
 from hyperdrive.proxy.reads import Reader
 from hyperdrive.session.client import SHIP_ABOVE, ClientSession, Op
 from hyperdrive.session.replies import COMMIT
@@ -274,7 +275,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport.resume_reading()
         if self.session.ops:
             self._ship()
-        if self.session.terminated:
+        if self.session.terminated and not half_closed.is_owed(self):
             self._leave()
 
     def _let_go(self) -> None:
@@ -307,7 +308,14 @@ class ClientConnection(asyncio.Protocol):
         Such scopes change no setting, leave no pin and nothing half done, so there is less to ask.
         """
         session = self.session
-        if session.ops or self._paused or self._source_paused or server.cancels or session.keeps_server:
+        if (
+            session.ops
+            or session.terminated
+            or self._paused
+            or self._source_paused
+            or server.cancels
+            or session.keeps_server
+        ):
             self.drained()
             return
         self.server = server.client = server.session.client = None
@@ -322,6 +330,9 @@ class ClientConnection(asyncio.Protocol):
         if server is None:
             return
         session = self.session
+        if session.terminated and (not session.ops or server.session.copy_in):
+            self._leave()  # it was owed this answer, or has to send what it cannot
+            return
         if session.ops:
             self._send(server)
             return
@@ -426,8 +437,13 @@ class ClientConnection(asyncio.Protocol):
 
     # --- ends -------------------------------------------------------------------------------------------------------------------------
 
-    def eof_received(self) -> None:
-        return None
+    def eof_received(self) -> bool:
+        """The client sends nothing more: it is answered what it is owed, and then the connection ends."""
+        if not half_closed.is_owed(self):
+            return False
+        self.session.terminated = True
+        half_closed.watch(self)
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()

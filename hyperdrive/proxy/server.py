@@ -144,7 +144,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
                 client.served(self)
             elif session.broken is not None:
                 self._broken(session.broken)
-            elif not session.queue:
+            elif not session.queue or (session.copy_in and client.session.terminated):
                 client.drained()
         elif session.broken is not None:
             self._broken(session.broken)

@@ -290,6 +290,44 @@ async def test_w55_words_out_of_turn_reach_no_client(fake_scene: Scene, fake: Fa
     assert (await a.query("select 2")).letters == "TDCZ"
 
 
+async def test_w55_a_conflict_with_recovery_cancels_one_statement(fake_scene: Scene, fake: FakeOrigin) -> None:
+    """On a standby, replay needs what a query still sees: an ERROR of the running statement, and the server is as good as before."""
+    fake.on("select conflict", _conflict)
+    await fake_scene.start(servers=1)
+    a, b = await fake_scene.client(), await fake_scene.client()
+    replies = await a.query("select conflict")
+    assert (replies.errors, replies.statuses) == (["40001"], "I")
+    await a.query("begin")
+    assert (await a.query("select conflict")).statuses == "E"
+    await a.query("rollback")
+    assert (await b.query("select 2")).tags == ["SELECT 1"]
+    assert len(fake.sessions) == 1
+
+
+async def _conflict(session: FakeSession) -> None:
+    session.fail("40001", "canceling statement due to conflict with recovery")
+
+
+@pytest.mark.parametrize("sqlstate", ["57P04", "40001"], ids=["database dropped", "idle in transaction"])
+async def test_w55_a_conflict_with_recovery_ends_a_server(fake_scene: Scene, fake: FakeOrigin, sqlstate: str) -> None:
+    """FATAL, unasked: an idle server is gone before anyone takes it; who was in a transaction hears of it at the next statement."""
+    words = backend.error(sqlstate, "terminating connection due to conflict with recovery", "FATAL")
+    await fake_scene.start(servers=2)
+    a, b = await fake_scene.client(), await fake_scene.client()
+    await a.query("begin")
+    await a.query("select 1")
+    await b.query("select 1")
+    for session in list(fake.alive):
+        session.send(words)
+        await session.close()
+    assert (await b.query("select 2")).letters == "TDCZ"
+    replies = await a.query("select 2")
+    assert (replies.errors, replies.statuses) == (["08006"], "E")
+    assert sqlstate in replies.of("E")[0].error["D"]
+    assert (await a.query("rollback")).tags == ["ROLLBACK"]
+    assert (await a.query("select 3")).letters == "TDCZ"
+
+
 async def test_w55_a_restart_of_the_origin(request: pytest.FixtureRequest) -> None:
     """All servers vanish at once; clients of a held transaction and idle ones go on as if nothing had been."""
     from contextlib import AsyncExitStack

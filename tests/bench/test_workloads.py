@@ -1,0 +1,174 @@
+"""The arithmetic of the workloads: whose turn it is, what is stale, what is promised, and that one failure costs no other figure."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from bench import pgbench, rounds
+from bench.distance import Link
+from bench.live import Live
+from bench.load.watching import Watch
+from bench.registry import NOT_QUICK, WORKLOADS
+from bench.report import _CHAPTERS
+from bench.results import Outcome
+from bench.rounds import Load
+from bench.suite import FULL, QUICK, Plan, Suite
+from bench.targets import CACHED, US, Address, Direct, Missing, PgBouncer, Running, Target
+from bench.workloads import hits, serverless
+from hyperdrive.testing.postgres import Postgres
+
+
+class Fake(Target):
+    """A target that is nothing but its name; it may refuse to start."""
+
+    def __init__(self, name: str, error: Exception | None = None) -> None:
+        self.name = name
+        self.error = error
+        self.starts = 0
+
+    @contextmanager
+    def start(self, origin: Address, *, pool_size: int = 20, workers: int = 1) -> Iterator[Running]:
+        if self.error is not None:
+            raise self.error
+        self.starts += 1
+        yield Running(self.name, origin.port)
+
+
+@pytest.fixture
+def suite(make_postgres: Callable[..., Postgres]) -> Iterator[Suite]:
+    server = make_postgres(18, auth="trust").server
+    with Suite(QUICK, Live(io.StringIO()), server, []) as made:
+        yield made
+
+
+def test_every_round_begins_with_another_target(suite: Suite) -> None:
+    running = [Running(name, 1) for name in "abc"]
+    order = [target.name for _, target in suite.interleaved(Outcome("k", "t", "a"), running, 3)]
+    assert "".join(order) == "abcbcacab"
+
+
+def test_a_target_is_started_once_for_all_workloads(suite: Suite) -> None:
+    target = Fake("us")
+    first, again = suite.running([target]), suite.running([target])
+    assert first == again
+    assert target.starts == 1
+    suite.running([target], Address(1))
+    assert target.starts == 2
+
+
+def test_what_does_not_start_is_left_out_once_with_its_last_words(suite: Suite) -> None:
+    broken, missing = Fake("a", RuntimeError("log\n\nfatal: no\n")), Fake("b", Missing("b: apt-get install b"))
+    for _ in range(2):
+        assert [running.name for running in suite.running([broken, Fake("us"), missing])] == ["us"]
+    assert suite.skipped == ["a did not start: fatal: no", "b: apt-get install b"]
+
+
+def test_a_target_that_cannot_do_it_costs_nobody_else_a_figure(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def run(target: Running, *_: object, **__: object) -> pgbench.Report:
+        asked.append(target.name)
+        if target.name == "broken":
+            raise pgbench.PgbenchFailed("it said this\nand that")
+        return pgbench.Report(tps=10.0, transactions=10, failed=0, latencies=(1.0, 2.0))
+
+    monkeypatch.setattr(pgbench, "run", run)
+    outcome = Outcome("k", "t", "a")
+    running = [Running("broken", 1), Running("direct", 1), Running("small", 1, traits={"clients": "4"})]
+    rounds.measure(suite, outcome, running, Load(["-S"], 8, ", simple", rounds=2))
+    found = outcome.find("throughput, simple", "direct")
+    assert found is not None
+    assert found.samples == [10.0, 10.0]
+    assert outcome.skipped == ["broken, simple: it said this"]
+    assert asked == ["broken", "direct", "direct"]
+
+
+JUDGED = [
+    pytest.param(0, 5.0, False, id="nothing written"),
+    pytest.param(0, 11.0, True, id="version 1 was committed a second before"),
+    pytest.param(1, 11.0, False, id="that one was read"),
+    pytest.param(0, 10.0, False, id="committed when it began: either may be read"),
+    pytest.param(1, 21.0, True, id="the second was missed"),
+    pytest.param(2, 21.0, False, id="the newest"),
+]
+
+
+@pytest.mark.parametrize(("version", "begun", "is_stale"), JUDGED)
+def test_a_read_is_stale_when_a_later_version_was_committed_before_it_began(
+    version: int, begun: float, is_stale: bool
+) -> None:
+    watch = Watch(1.0, committed={7: [10.0, 20.0]})
+    watch.judge(7 if begun != 5.0 else 8, begun, version)
+    assert (watch.reads, watch.stale) == (1, int(is_stale))
+    assert (watch.worst_seconds > 0) == is_stale
+
+
+def test_the_worst_staleness_is_since_the_first_version_that_was_missed() -> None:
+    watch = Watch(1.0, committed={7: [10.0, 20.0]})
+    watch.judge(7, 12.0, 0)
+    watch.judge(7, 25.0, 0)
+    assert watch.worst_seconds == 15.0
+
+
+@pytest.mark.parametrize(("delay_ms", "promised"), [(40.0, 3), (10.0, 0)])
+def test_ratios_are_promised_at_a_distance_only(suite: Suite, delay_ms: float, promised: int) -> None:
+    suite.plan = Plan(link=Link(delay_ms))
+    outcome = Outcome("serverless", "t", "a")
+    for kind in ("read", "write"):
+        outcome.add(f"psycopg 3: {kind}", "direct", "ms", 600.0)
+        outcome.add(f"psycopg 3: {kind}", US, "ms", 80.0)
+    outcome.add("psycopg 3: cached read", CACHED, "ms", 5.0)
+    serverless._promise(suite, outcome, serverless.PSYCOPG)
+    assert [goal.value for goal in outcome.goals] == [7.5, 7.5, 120.0][:promised]
+    assert all(goal.is_met for goal in outcome.goals)
+
+
+def test_a_hit_is_held_against_direct_pgbouncer_and_the_forwarder() -> None:
+    outcome = Outcome("hits", "t", "a")
+    for target, tps, cpu in (
+        ("direct", 10.0, 0.0),
+        ("PgBouncer", 5.0, 20.0),
+        ("floor", 9.0, 25.0),
+        (CACHED, 26.0, 10.0),
+    ):
+        outcome.add("throughput, simple", target, "1/s", tps)
+        outcome.add("CPU, simple", target, "µs", cpu)
+    outcome.add("p50, simple", CACHED, "ms", 1.0)
+    outcome.add("p99, simple", CACHED, "ms", 2.5)
+    hits._promise(outcome, "simple", 2.5)
+    assert [(goal.value, goal.limit, goal.is_met) for goal in outcome.goals] == [
+        (2.6, 2.5, True),
+        (5.2, 4.0, True),
+        (10.0, 12.0, True),
+        (0.4, 0.48, True),
+        (2.5, 2.0, False),
+    ]
+
+
+def test_every_workload_has_a_chapter_in_the_report_and_a_line_in_the_manual() -> None:
+    from bench.machine import ROOT
+
+    manual = (ROOT / "docs" / "benchmarks.md").read_text()
+    chapters = {key for keys in _CHAPTERS.values() for key in keys}
+    assert set(WORKLOADS) == chapters
+    assert [name for name in WORKLOADS if f"| `{name}` |" not in manual] == []
+    assert set(NOT_QUICK) <= set(WORKLOADS)
+
+
+def test_the_quick_plan_is_shorter_in_everything() -> None:
+    assert (QUICK.seconds, QUICK.rounds, QUICK.requests) < (FULL.seconds, FULL.rounds, FULL.requests)
+    assert not QUICK.is_thorough
+    assert QUICK.link.delay_ms < FULL.link.delay_ms
+
+
+def test_targets_of_a_kind(suite: Suite) -> None:
+    names = ["direct", US, CACHED, "PgBouncer", "Pgpool-II"]
+    suite.targets = [Direct(), *map(Fake, names[1:])]
+    assert ["direct", US, "PgBouncer"] == [target.name for target in suite.forwarders]
+    assert names[:-1] == [target.name for target in suite.usual]
+    assert names[1:] == [target.name for target in suite.proxies]
+    assert PgBouncer.is_proxy

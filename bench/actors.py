@@ -4,72 +4,44 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
+from bench import toolchains
 from bench.machine import ROOT
 from bench.targets import Running, end
-
-NODE = Path(__file__).parent / "load"
-INSTALL_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A load program by the driver it uses."""
+    """A load program by the driver it uses: *missing* says why it cannot run here, *command* how it is started."""
 
     name: str
-    module: str
-    package: str
+    missing: Callable[[], str | None]
+    command: Callable[[], list[str]]
 
-    def missing(self) -> str | None:
-        """Why it cannot run here, and how that could be changed."""
-        if self.module.endswith(".mjs"):
-            return node_missing()
-        if importlib.util.find_spec(self.package) is None:
-            return f"{self.name}: {self.package} is not installed (pip install {self.package})"
+
+def _python(name: str, module: str, package: str) -> Program:
+    def missing() -> str | None:
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed (pip install {package})"
         return None
 
-    def command(self, target: Running) -> list[str]:
-        if self.module.endswith(".mjs"):
-            start = [shutil.which("node") or "node", str(NODE / self.module)]
-        else:
-            start = [sys.executable, "-m", f"bench.load.{self.module}"]
-        return [*start, target.dsn, *([] if target.has_statements else ["--no-statements"])]
+    return Program(name, missing, lambda: [sys.executable, "-m", f"bench.load.{module}"])
 
 
-PSYCOPG = Program("psycopg 3", "with_psycopg", "psycopg")
-ASYNCPG = Program("asyncpg", "with_asyncpg", "asyncpg")
-HERD = Program("asyncpg", "herd", "asyncpg")
-NODE_POSTGRES = Program("node-postgres", "node.mjs", "pg")
-SQLALCHEMY = Program("SQLAlchemy 2", "sqlalchemy_shop", "sqlalchemy")
-DJANGO = Program("Django", "django_shop", "django")
-
-
-@lru_cache
-def node_missing() -> str | None:
-    """Install what the Node program needs, below ``bench/load``; say why it cannot be had."""
-    if shutil.which("node") is None or (npm := shutil.which("npm")) is None:
-        return "node-postgres, postgres.js, Drizzle: node or npm is not installed (apt-get install nodejs npm)"
-    if (NODE / "node_modules" / "pg").is_dir():
-        return None
-    # Scripts of packages are not wanted here, and a lock file would pin where they came from.
-    command = [npm, "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
-    try:
-        done = subprocess.run(command, cwd=NODE, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return f"node-postgres: npm install was not over in {INSTALL_SECONDS} s"
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]
-        return f"node-postgres: npm install failed: {said[-1]}"
-    return None
+PSYCOPG = _python("psycopg 3", "with_psycopg", "psycopg")
+ASYNCPG = _python("asyncpg", "with_asyncpg", "asyncpg")
+HERD = _python("asyncpg", "herd", "asyncpg")
+SQLALCHEMY = _python("SQLAlchemy 2", "sqlalchemy_shop", "sqlalchemy")
+DJANGO = _python("Django", "django_shop", "django")
+NODE_POSTGRES = Program("node-postgres", toolchains.node_missing, toolchains.node_command)
+PGX = Program("pgx", toolchains.go_missing, toolchains.go_command)
+JDBC = Program("JDBC", toolchains.java_missing, toolchains.java_command)
 
 
 class ActFailed(Exception):
@@ -112,8 +84,9 @@ class Actor:
 @contextmanager
 def actor(program: Program, target: Running) -> Iterator[Actor]:
     """*program* against *target*, ready to be asked."""
+    flags = [] if target.has_statements else ["--no-statements"]
     process = subprocess.Popen(
-        program.command(target), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        [*program.command(), target.dsn, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     assert process.stdin is not None and process.stdout is not None
     try:

@@ -28,7 +28,7 @@ def drivers(suite: Suite) -> Outcome:
     running = suite.running(suite.usual)
     for program in (PSYCOPG, ASYNCPG, NODE_POSTGRES) if suite.plan.is_thorough else (ASYNCPG,):
         if (reason := program.missing()) is not None:
-            outcome.skipped.append(reason)
+            outcome.skipped.append(f"{program.name}: {reason}")
             continue
         for _, target in suite.interleaved(outcome, running, suite.plan.few, f", {program.name}"):
             _round(suite, outcome, program, target)

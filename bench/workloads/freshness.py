@@ -133,7 +133,7 @@ def staleness(suite: Suite) -> Outcome:
         "that keeps what it read for so long. Behind: written at the origin, past the proxy.",
     )
     if (reason := ASYNCPG.missing()) is not None:
-        outcome.skipped.append(reason)
+        outcome.skipped.append(f"asyncpg: {reason}")
         return outcome
     away = suite.far(tls=None)
     suite.live.board = lambda: text.figures(outcome)

@@ -27,7 +27,7 @@ def pages(suite: Suite) -> Outcome:
         if (reason := program.missing()) is None:
             programs.append(program)
         else:
-            outcome.skipped.append(reason)
+            outcome.skipped.append(f"{program.name}: {reason}")
     running = suite.running(suite.usual, suite.far().address)
     for program in programs:
         _measure(suite, outcome, program, running)

@@ -86,7 +86,7 @@ def launch(suite: Suite) -> Outcome:
 def _usable(outcome: Outcome, program: Program) -> bool:
     reason = program.missing()
     if reason is not None:
-        outcome.skipped.append(reason)
+        outcome.skipped.append(f"{program.name}: {reason}")
     return reason is None
 
 

@@ -18,7 +18,7 @@ def storm(suite: Suite) -> Outcome:
         f"{clients} clients of asyncpg connect at the same moment, each reads once and stays. The origin allows 400 connections in all. Time is until the last answer; latencies are from the beginning to each answer.",
     )
     if (reason := ASYNCPG.missing()) is not None:
-        outcome.skipped.append(reason)
+        outcome.skipped.append(f"asyncpg: {reason}")
         return outcome
     for _, target in suite.interleaved(outcome, suite.running(suite.usual), suite.plan.few):
         _round(outcome, target, clients)

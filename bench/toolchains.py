@@ -1,0 +1,80 @@
+"""Load programs in other languages: how each is made ready once, where its tools exist, and how it is started.
+
+Packages come from npm, the Go module proxy and Maven, below ``bench/load`` and ``build/bench``; nothing is installed for the whole
+system. What cannot be had is a line that says how to get it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+from bench.machine import ROOT
+
+LOAD = Path(__file__).parent / "load"
+BUILD = ROOT / "build" / "bench"
+LIMIT_SECONDS = 300
+
+
+def _failed(command: list[str], cwd: Path) -> str | None:
+    """Run *command*; say why it failed."""
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"`{' '.join(command)}` was not over in {LIMIT_SECONDS} s"
+    if done.returncode == 0:
+        return None
+    said = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]
+    return f"`{' '.join(command[:3])} …` failed: {said[-1]}"
+
+
+def _find(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path="/usr/local/go/bin")
+
+
+@lru_cache
+def node_missing() -> str | None:
+    """Why the Node program cannot run."""
+    if _find("node") is None or (npm := _find("npm")) is None:
+        return "node or npm is not installed (apt-get install nodejs npm)"
+    if (LOAD / "node_modules" / "pg").is_dir():
+        return None
+    # Scripts of packages are not wanted here, and a lock file would pin where they came from.
+    flags = ["--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
+    return _failed([npm, "install", *flags], LOAD)
+
+
+def node_command() -> list[str]:
+    return [_find("node") or "node", str(LOAD / "node.mjs")]
+
+
+@lru_cache
+def go_missing() -> str | None:
+    """Why the Go program cannot run."""
+    if (go := _find("go")) is None:
+        return "go is not installed (https://go.dev/dl/, 1.25 or later)"
+    return _failed([go, "build", "-o", str(BUILD / "pgx"), "."], LOAD / "pgx")
+
+
+def go_command() -> list[str]:
+    return [str(BUILD / "pgx")]
+
+
+@lru_cache
+def java_missing() -> str | None:
+    """Why the Java program cannot run."""
+    maven, javac, java = (_find(name) for name in ("mvn", "javac", "java"))
+    if maven is None or javac is None or java is None:
+        return "mvn or javac is not installed (apt-get install maven default-jdk-headless)"
+    jars, classes = BUILD / "jdbc" / "jars", BUILD / "jdbc" / "classes"
+    if not jars.is_dir():
+        copy = ["dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
+        if (reason := _failed([maven, "-q", "-B", *copy], LOAD / "jdbc")) is not None:
+            return reason
+    return _failed([javac, "-cp", f"{jars}/*", "-d", str(classes), "Load.java"], LOAD / "jdbc")
+
+
+def java_command() -> list[str]:
+    return [_find("java") or "java", "-cp", f"{BUILD}/jdbc/jars/*:{BUILD}/jdbc/classes", "Load"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ READ = "SELECT name, price FROM bench_items WHERE id = 42"
 WRITE = "UPDATE bench_counters SET n = n + 1 WHERE id = 42"
 
 Act = Callable[[], None]
+_DJANGO_IS_SET_UP = threading.Lock()
+"""Once in a process, and targets are measured side by side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +185,10 @@ def _django(target: Running) -> Any:
     from django.conf import settings
     from django.db.utils import ConnectionHandler
 
-    if not settings.configured:
-        settings.configure(INSTALLED_APPS=[], DATABASES={}, USE_TZ=True)
-        django.setup()
+    with _DJANGO_IS_SET_UP:
+        if not settings.configured:
+            settings.configure(INSTALLED_APPS=[], DATABASES={}, USE_TZ=True)
+            django.setup()
     handler = ConnectionHandler(
         {
             "default": {

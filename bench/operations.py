@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench.actors import DJANGO, JDBC, NODE_POSTGRES, PGX, SQLALCHEMY, Program, actor
+from bench.actors import DJANGO, JDBC, NODE_POSTGRES, PGX, SQLALCHEMY, Actor, Program
 from bench.targets import Running
 
 READ = "SELECT name, price FROM bench_items WHERE id = 42"
@@ -29,14 +29,14 @@ _DJANGO_IS_SET_UP = threading.Lock()
 class Operation:
     """*run* is a context manager: entering sets up and gives the act to be timed, leaving tidies up.
 
-    *goal* is without the cache; *cached* with it, ``None`` where nothing is to be had from a cache.
+    It is given the target, or where *package* is a load program, that program at the target. *goal* is without the cache; *cached* with it, ``None`` where nothing is to be had from a cache.
     """
 
     name: str
     package: str | Program
     goal: int
     cached: int | None
-    run: Callable[[Running], AbstractContextManager[Act]]
+    run: Callable[[Any], AbstractContextManager[Act]]
 
     def missing(self) -> str | None:
         """Why it cannot run here."""
@@ -228,19 +228,16 @@ def django_request(target: Running) -> Iterator[Act]:
 # --- programs of their own -----------------------------------------------------------------------------------------
 
 
-def acting(
-    program: Program, act: str, *before: str, closes: bool = False
-) -> Callable[[Running], AbstractContextManager[Act]]:
+def acting(act: str, *before: str, closes: bool = False) -> Callable[[Actor], AbstractContextManager[Act]]:
     """The *act* of a load program, after what comes *before* was asked for."""
 
     @contextmanager
-    def run(target: Running) -> Iterator[Act]:
-        with actor(program, target) as asked:
-            for line in before:
-                asked.ask(line)
-            yield lambda: _ignore(asked.ask(act))
-            if closes:
-                asked.ask("close")
+    def run(asked: Actor) -> Iterator[Act]:
+        for line in before:
+            asked.ask(line)
+        yield lambda: _ignore(asked.ask(act))
+        if closes:
+            asked.ask("close")
 
     return run
 
@@ -249,15 +246,15 @@ def _ignore(_answer: object) -> None:
     pass
 
 
-def _other(program: Program, act: str, *, is_warm: bool = True) -> Callable[[Running], AbstractContextManager[Act]]:
+def _other(act: str, *, is_warm: bool = True) -> Callable[[Actor], AbstractContextManager[Act]]:
     """*is_warm*: it was done before, so that a compiler at run time has had its time; a first use can be done only once."""
     once = [act] if is_warm else []
     before = [*once, "close"] if act == "connect-read" else ["open", *once]
-    return acting(program, act, *before, closes=True)
+    return acting(act, *before, closes=True)
 
 
-def _node(act: str, driver: str = "") -> Callable[[Running], AbstractContextManager[Act]]:
-    return acting(NODE_POSTGRES, act, *([f"open {driver}"] if driver else []), closes=True)
+def _node(act: str, driver: str = "") -> Callable[[Actor], AbstractContextManager[Act]]:
+    return acting(act, *([f"open {driver}"] if driver else []), closes=True)
 
 
 OPERATIONS = (
@@ -271,9 +268,9 @@ OPERATIONS = (
     Operation("asyncpg: transaction with one UPDATE", "asyncpg", 2, None, asyncpg_operation("transact")),
     Operation("SQLAlchemy 2 + psycopg: read in a pooled session", "sqlalchemy", 1, 0, sqlalchemy_read),
     Operation("SQLAlchemy 2 + psycopg: fresh engine + read", "sqlalchemy", 1, 0, sqlalchemy_fresh),
-    Operation("SQLAlchemy 2: page of five statements", SQLALCHEMY, 5, 0, acting(SQLALCHEMY, "page 1", "page 1")),
+    Operation("SQLAlchemy 2: page of five statements", SQLALCHEMY, 5, 0, acting("page 1", "page 1")),
     Operation("Django: read in a transaction", "django", 1, 0, django_request),
-    Operation("Django: page of five statements", DJANGO, 5, 0, acting(DJANGO, "page 1", "page 1")),
+    Operation("Django: page of five statements", DJANGO, 5, 0, acting("page 1", "page 1")),
     Operation("node-postgres: connect + read", NODE_POSTGRES, 1, 0, _node("pg-connect-read")),
     Operation("node-postgres: BEGIN; SELECT; COMMIT", NODE_POSTGRES, 1, 0, _node("pg-read-in-transaction", "pg")),
     Operation("node-postgres: BEGIN; UPDATE; COMMIT", NODE_POSTGRES, 2, None, _node("pg-write-in-transaction", "pg")),
@@ -283,11 +280,11 @@ OPERATIONS = (
         "postgres.js: BEGIN; UPDATE; COMMIT", NODE_POSTGRES, 2, None, _node("postgres-write-in-transaction", "postgres")
     ),
     Operation("Drizzle: read in a transaction", NODE_POSTGRES, 1, 0, _node("drizzle-read-in-transaction", "drizzle")),
-    Operation("pgx: connect + read", PGX, 1, 0, _other(PGX, "connect-read")),
-    Operation("pgx: first use of a statement", PGX, 1, 0, _other(PGX, "first-read", is_warm=False)),
-    Operation("pgx: BEGIN; SELECT; COMMIT", PGX, 1, 0, _other(PGX, "read-in-transaction")),
-    Operation("pgx: BEGIN; UPDATE; COMMIT", PGX, 2, None, _other(PGX, "write-in-transaction")),
-    Operation("JDBC: connect + read", JDBC, 1, 0, _other(JDBC, "connect-read")),
-    Operation("JDBC: BEGIN; SELECT; COMMIT", JDBC, 1, 0, _other(JDBC, "read-in-transaction")),
-    Operation("JDBC: BEGIN; UPDATE; COMMIT", JDBC, 2, None, _other(JDBC, "write-in-transaction")),
+    Operation("pgx: connect + read", PGX, 1, 0, _other("connect-read")),
+    Operation("pgx: first use of a statement", PGX, 1, 0, _other("first-read", is_warm=False)),
+    Operation("pgx: BEGIN; SELECT; COMMIT", PGX, 1, 0, _other("read-in-transaction")),
+    Operation("pgx: BEGIN; UPDATE; COMMIT", PGX, 2, None, _other("write-in-transaction")),
+    Operation("JDBC: connect + read", JDBC, 1, 0, _other("connect-read")),
+    Operation("JDBC: BEGIN; SELECT; COMMIT", JDBC, 1, 0, _other("read-in-transaction")),
+    Operation("JDBC: BEGIN; UPDATE; COMMIT", JDBC, 2, None, _other("write-in-transaction")),
 )

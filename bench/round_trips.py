@@ -14,9 +14,11 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 
 from bench import text
+from bench.actors import Actor, Program, actor
 from bench.distance import Distance, add_arguments, chosen, distance
 from bench.live import Live
 from bench.operations import OPERATIONS, Operation
@@ -73,12 +75,21 @@ def measure(suite: Suite, operations: Sequence[Operation]) -> Outcome:
 
 
 def _all_of(suite: Suite, outcome: Outcome, target: Target, operations: Sequence[Operation]) -> None:
-    with distance(suite.address, suite.plan.trips_link) as away, target.start(away.address) as running:
+    with ExitStack() as stack:
+        away = stack.enter_context(distance(suite.address, suite.plan.trips_link))
+        running = stack.enter_context(target.start(away.address))
         if target.name == CACHED:
             await_hits(running)
+        programs: dict[str, Actor] = {}
         for number, operation in enumerate(operations):
             suite.live.where = f"{outcome.title}, {number + 1}/{len(operations)}"
-            _measure(suite, outcome, away, target, running, operation)
+            subject: Running | Actor = running
+            if isinstance(operation.package, Program):
+                name = operation.package.name
+                if name not in programs:
+                    programs[name] = stack.enter_context(actor(operation.package, running))
+                subject = programs[name]
+            _measure(suite, outcome, away, target.name, subject, operation)
     suite.live.where = ""
 
 
@@ -110,21 +121,21 @@ def _promise(outcome: Outcome, operation: Operation) -> None:
 
 
 def _measure(
-    suite: Suite, outcome: Outcome, link: Distance, target: Target, running: Running, operation: Operation
+    suite: Suite, outcome: Outcome, link: Distance, name: str, subject: Running | Actor, operation: Operation
 ) -> None:
     for number in range(1 + suite.plan.repeats):
-        suite.live.now(f"{target.name}, {operation.name}")
+        suite.live.now(f"{name}, {operation.name}")
         try:
-            with operation.run(running) as act:
+            with operation.run(subject) as act:
                 elapsed, crossings = _once(link, act)
         except Exception as error:  # one that a target cannot do must not cost the others their figures
-            outcome.skipped.append(f"{operation.name}, {target.name}: {type(error).__name__}: {error}")
+            outcome.skipped.append(f"{operation.name}, {name}: {type(error).__name__}: {error}")
             return
         if number:
-            outcome.add(f"{operation.name}: elapsed", target.name, "", elapsed / link.round_trip_seconds)
-            outcome.add(f"{operation.name}: counted", target.name, "", float(crossings))
+            outcome.add(f"{operation.name}: elapsed", name, "", elapsed / link.round_trip_seconds)
+            outcome.add(f"{operation.name}: counted", name, "", float(crossings))
         else:
-            outcome.add(f"{operation.name}: first time", target.name, "", elapsed / link.round_trip_seconds)
+            outcome.add(f"{operation.name}: first time", name, "", elapsed / link.round_trip_seconds)
 
 
 def _once(link: Distance, act: Callable[[], None]) -> tuple[float, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -70,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.only.split(",") if options.only else usual
     if unknown := [name for name in names if name not in WORKLOADS]:
         made.error(f"no such workload: {', '.join(unknown)}")
+    # Ended politely, everything that was started is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         plan = plan_of(options)
     except ValueError as error:

@@ -26,7 +26,7 @@ from typing import Final
 
 import uvloop
 
-from hyperdrive.app import DRAIN_SECONDS, App, Membership, client_url
+from hyperdrive.app import DRAIN_SECONDS, App, Membership, client_url, keep_for_good
 from hyperdrive.config.loader import Loader
 from hyperdrive.config.settings import Settings
 from hyperdrive.config.units import Address
@@ -338,6 +338,7 @@ class Supervisor:
                 app.stop()
 
             loop.add_reader(self._lifeline[0], supervisor_is_gone)
+            keep_for_good()
             os.write(ready_pipe, b"r")
             os.close(ready_pipe)
             await app.run()

@@ -107,17 +107,32 @@ class Held:
 
     def has(self, savepoint: bytes | None) -> bool:
         """Whether *savepoint* was set in it."""
-        return any(item.statement.kind is Kind.SAVEPOINT and item.statement.name == savepoint for item in self._items)
+        return self._place(savepoint) > 0
+
+    def release(self, savepoint: bytes | None) -> None:
+        """RELEASE: forget *savepoint* and those set after it; what was done since stays."""
+        at = self._place(savepoint)
+        gone = [i for i in range(at, len(self._items)) if self._items[i].statement.kind is Kind.SAVEPOINT]
+        self._read_at -= sum(1 for index in gone if index < self._read_at)
+        for index in reversed(gone):
+            del self._items[index]
+
+    def _place(self, savepoint: bytes | None) -> int:
+        """Where the newest savepoint of that name stands; 0 if there is none."""
+        for index in range(len(self._items) - 1, 0, -1):
+            statement = self._items[index].statement
+            if statement.kind is Kind.SAVEPOINT and statement.name == savepoint:
+                return index
+        return 0
 
     def cut(self, savepoint: bytes | None) -> Mapping[bytes, bytes] | None:
         """ROLLBACK TO: forget what came after *savepoint*; what the client had been told then, or ``None`` if there is none."""
-        for index in range(len(self._items) - 1, 0, -1):
-            statement, told = self._items[index]
-            if statement.kind is Kind.SAVEPOINT and statement.name == savepoint:
-                del self._items[index + 1 :]
-                self._read_at = min(self._read_at, len(self._items))
-                return told
-        return None
+        at = self._place(savepoint)
+        if not at:
+            return None
+        del self._items[at + 1 :]
+        self._read_at = min(self._read_at, len(self._items))
+        return self._items[at].told
 
     def compose(self) -> tuple[bytes, list[Expected]]:
         """The messages that carry all this out on a server, and what they cause there."""

@@ -29,6 +29,8 @@ _SAVED: Final = {
     Kind.BEGIN: Saved.BEGIN,
     Kind.SET_TRANSACTION: Saved.BEGIN,
     Kind.SAVEPOINT: Saved.BEGIN,
+    Kind.RELEASE: Saved.BEGIN,
+    Kind.ROLLBACK_TO: Saved.ROLLBACK,
     Kind.COMMIT: Saved.COMMIT,
     Kind.ROLLBACK: Saved.ROLLBACK,
     **dict.fromkeys((Kind.SET, Kind.SET_LOCAL, Kind.RESET, Kind.SET_SESSION_CHARACTERISTICS, Kind.SHOW), Saved.SETTING),
@@ -75,12 +77,14 @@ class Transactions(Ours):
             return held is not None and not statement.chain
         if kind is Kind.SAVEPOINT:
             return held is not None and not held.is_full
+        if kind is Kind.RELEASE or kind is Kind.ROLLBACK_TO:
+            return held is not None and held.has(statement.name)
         if kind is Kind.SET_TRANSACTION:
             return held is not None and not held.is_full and not held.has_read and self._may_set_modes(statement, held)
         if kind in _SETS or kind is Kind.SET_LOCAL:
             return self.pipe.switches.local_settings and self._may_set(statement)
         if kind is Kind.SHOW:
-            return self.pipe.switches.local_settings and self._shown_name(statement) in self.told
+            return self.pipe.switches.local_settings and self._value_shown(statement) is not None
         if kind is Kind.UNLISTEN or kind is Kind.UNLISTEN_ALL:
             return not self.keeps_server and not self._listens
         if kind in _NOTHING_HERE:
@@ -137,6 +141,15 @@ class Transactions(Ours):
     def _shown_name(self, statement: Statement) -> bytes:
         return reported_name(statement.name or b"", self.told)
 
+    def _value_shown(self, statement: Statement) -> bytes | None:
+        """What SHOW gives, if it is known: what is reported, and the level of a transaction that has not begun at the origin."""
+        if statement.name == b"transaction_isolation" and self.live is None:
+            held = self.held
+            level = held.isolation if held is not None and held.isolation is not None else None
+            level = level or self.pipe.default_isolation(self.journal.wanted if held is None else held.label)
+            return level.value if level is not None else None
+        return self.told.get(self._shown_name(statement))
+
     # --- what it does ------------------------------------------------------------------------------------------------------------
 
     def _carry_out(self, statement: Statement) -> bytes:
@@ -155,9 +168,16 @@ class Transactions(Ours):
         elif kind is Kind.COMMIT or kind is Kind.ROLLBACK:
             return self._end_here(statement, tag)
         elif kind is Kind.SHOW:
-            return messages.data_row([self.told[self._shown_name(statement)]]) + messages.command_complete(tag)
+            return messages.data_row([self._value_shown(statement)]) + messages.command_complete(tag)
         elif kind in _SETS:
             return self._set_here(statement, tag)
+        elif held is not None and kind is Kind.RELEASE:
+            held.release(statement.name)
+            self.journal.completed(statement, tag)
+        elif held is not None and kind is Kind.ROLLBACK_TO:
+            told = held.cut(statement.name)
+            self.journal.completed(statement, tag)
+            return messages.command_complete(tag) + (self._tell(told) if told is not None else b"")
         elif self.live is not None and kind is Kind.SET_LOCAL:
             self.live.settings.append(statement)
         elif held is not None and kind in (Kind.SAVEPOINT, Kind.SET_TRANSACTION, Kind.SET_LOCAL):

@@ -165,6 +165,48 @@ def test_savepoints_and_modes_are_held_in_order() -> None:
         book.a.leaves()
 
 
+def test_savepoints_that_never_reached_the_origin_are_released_and_rolled_back_to_here() -> None:
+    with Playbook() as book:
+        accept(book, "set timezone to 'CET'", "S TimeZone=CET")
+        book.b.sends(query("reset timezone"))
+        book.server.take()
+        book.server.sends(backend("C RESET", "S TimeZone=UTC", "Z I"))
+        book.b.take()
+        begin(book)
+        for sql, *replies in [
+            ("savepoint a", "C SAVEPOINT"),
+            ("savepoint b", "C SAVEPOINT"),
+            ("set timezone to 'CET'", "C SET", "S TimeZone=CET"),
+            ("rollback to a", "C ROLLBACK", "S TimeZone=UTC"),
+            ("savepoint c", "C SAVEPOINT"),
+            ("set timezone to 'CET'", "C SET", "S TimeZone=CET"),
+            ("release a", "C RELEASE"),
+        ]:
+            book.a.sends(query(sql))
+            book.a.gets(backend(*replies, "Z T"))
+        book.a.sends(query("release c"))
+        book.server.gets(ahead("begin", "set timezone to 'CET'"), query("release c"))
+        book.server.sends(carried("BEGIN", "SET") + backend("E 3B001 no such savepoint", "S TimeZone=UTC", "Z E"))
+        book.a.gets(backend("E 3B001 no such savepoint", "S TimeZone=UTC", "Z E"))
+        book.a.leaves()
+
+
+@pytest.mark.parametrize(
+    ("begun", "shown"),
+    [(None, "serializable"), ("begin", "serializable"), ("begin isolation level read committed", "read committed")],
+)
+def test_the_level_of_a_transaction_that_the_origin_has_not_seen_is_shown_here(begun: str | None, shown: str) -> None:
+    with Playbook() as book:
+        book.pipe.default_isolation = lambda label: Isolation.SERIALIZABLE
+        if begun is not None:
+            begin(book, begun)
+        book.a.sends(query("show transaction isolation level"))
+        told = messages.row_description([(b"transaction_isolation", 25, -1)]) + messages.data_row([shown.encode()])
+        book.a.gets(told, backend("C SHOW", "Z T" if begun else "Z I"))
+        if begun:
+            book.a.leaves()
+
+
 def test_isolation_behind_a_savepoint_is_the_origins_to_refuse() -> None:
     """25001, as directly."""
     late = "set transaction isolation level serializable"

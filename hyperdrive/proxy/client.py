@@ -194,6 +194,8 @@ class ClientConnection(asyncio.Protocol):
             if told is not None:
                 self.write(told)
                 return
+            if self._served_inside(server):
+                return
             self.reading = False
             self.resend = None
         self._send(server)
@@ -203,7 +205,23 @@ class ClientConnection(asyncio.Protocol):
         session = self.session
         if session.whole is None or self.reader is None or not server.session.is_closing:
             return False
-        return self.reader.answer(session)
+        if self.reader.answer(session):
+            return True
+        lead, self.lead = self.lead, None
+        if lead is not None:
+            lead.fail()  # its reply would come behind another one
+        return False
+
+    def _served_inside(self, server: ServerConnection) -> bool:
+        """A read is answered from the cache in a transaction that a server has, as long as that has provably only read (E-9)."""
+        session = self.session
+        if session.whole is None or self.reader is None or not session.may_read_aside(server.session):
+            return False
+        if self.reader.answer_inside(session):
+            return True
+        if self.lead is not None:
+            self._start_lead(server)
+        return False
 
     def _answered(self) -> bool:
         """Answer here as much of the batch as needs no server; ``True`` if that was all of it."""

@@ -249,6 +249,10 @@ class Reader:
                 return True
         return self._look(session)
 
+    def answer_inside(self, session: ClientSession) -> bool:
+        """The same in a transaction that a server has, and that has provably only read."""
+        return self._look(session) if self._pool.caches_reads else self._look_known(session)
+
     def _look(self, session: ClientSession) -> bool:
         """The same for whatever is not found at a glance."""
         kind, data, verdict = session.ops[0]
@@ -258,10 +262,11 @@ class Reader:
         if identity is None:
             return False
         may_serve = not self._is_shadow
-        if session.held is not None:
+        block = session.block
+        if block is not None:
             if self._look_known(session):
                 return True
-            refused, may_serve = self._in_transaction(session.held, identity, may_serve)
+            refused, may_serve = self._in_transaction(block, identity, may_serve)
             if refused:
                 return self.bypass(Rule.IN_TRANSACTION, refused)
         read = read_of(kind, data, session)
@@ -321,7 +326,7 @@ class Reader:
         identity = self._identify(session)
         if identity is None or (not identity.is_utf8 and not read.text.isascii()):
             return False
-        held = session.held
+        held = session.block
         if held is not None and (held.has_local_settings or level_of(held, identity) != Isolation.READ_COMMITTED.value):
             return False
         return self._ask_known(session, read)
@@ -452,9 +457,9 @@ class Reader:
         entry.hits += 1
         self.last_kind, self.last_entry, self.last_at, self.last_rule = how, entry, now, None
         body = entry.body
-        held = session.held
-        if held is not None:
-            held.saw_read()
+        if session.held is not None:
+            session.held.saw_read()
+        if session.block is not None:
             body = body[:-1] + b"T"
         if kind == PARSE:
             _, session.unnamed, session.unnamed_verdict = session.ops[0]

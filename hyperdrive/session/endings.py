@@ -72,6 +72,18 @@ class Endings(Extended):
         self.size = 0
         return reply + messages.READY_IN_TRANSACTION
 
+    def may_read_aside(self, server: ServerSession) -> bool:
+        """Whether a read may be answered from elsewhere in the transaction that *server* has: all it did was provably read (E-9)."""
+        live = self.live
+        return (
+            live is not None
+            and server.status == IN_TRANSACTION
+            and live.only_reads
+            and not live.takes_locks
+            and self._may_answer_live(server)
+            and self.pipe.is_read_only(live.texts, self.journal.wanted)
+        )
+
     def _may_answer_live(self, server: ServerSession) -> bool:
         """The client is owed nothing, and the origin awaits its next scope."""
         return (

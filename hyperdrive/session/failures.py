@@ -47,6 +47,13 @@ class Failures(Batch):
         """The error that began this, if the client was owed nothing when it happened."""
 
     @property
+    def block(self) -> Held | None:
+        """How the transaction that the client is in was begun, if that was held back."""
+        if self.held is not None:
+            return self.held
+        return self.live.held if self.live is not None else None
+
+    @property
     def ready(self) -> bytes:
         """ReadyForQuery of a client that no server works for."""
         if self._failed_here:

@@ -180,6 +180,7 @@ class Transactions(Ours):
             return messages.command_complete(tag) + (self._tell(told) if told is not None else b"")
         elif self.live is not None and kind is Kind.SET_LOCAL:
             self.live.settings.append(statement)
+            self.live.only_reads = False  # what is read from now on is another session's answer
         elif held is not None and kind in (Kind.SAVEPOINT, Kind.SET_TRANSACTION, Kind.SET_LOCAL):
             held.add(statement, self.told)
             if kind is Kind.SAVEPOINT:

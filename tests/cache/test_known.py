@@ -142,3 +142,47 @@ async def test_commit_is_answered_ahead_of_what_has_provably_only_read(
         assert proven == await commits_ahead(sql)
     finally:
         await conn.query("drop view known_view; drop function known_writes()")
+
+
+async def test_a_transaction_that_has_only_read_is_served_inside_and_fills_the_cache(scene: CachedScene) -> None:
+    """Not only before its first statement has reached the origin (E-9); its own writes end that."""
+    await scene.start(cache="on", cache_in_transactions="always")
+    conn = await scene.client()
+    await eventually(lambda: _is_hit_inside(scene, conn), "what it reads inside is stored, and served inside")
+    await conn.query("begin")
+    await conn.query("select v from t where id = 3 /* not stored yet */")
+    await conn.query("update t set v = 'own' where id = 2")
+    assert (await conn.query("select v from t where id = 2")).rows == [("own",)]
+    assert (await conn.query("rollback")).tags == ["ROLLBACK"]
+    assert (await conn.query("select v from t where id = 2")).rows == [("v2",)]
+
+
+async def _is_hit_inside(scene: CachedScene, conn: WireConnection) -> bool:
+    await conn.query("begin")
+    await conn.query("select id from other where id = 7")
+    await conn.query("select v from t where id = 2")
+    before = trips(scene)
+    replies = await conn.query("select v from t where id = 2")
+    assert (replies.rows, replies.statuses) == ([("v2",)], "T")
+    is_hit = before == trips(scene) and scene.how(conn) == "hit"
+    await conn.query("rollback")
+    return is_hit
+
+
+async def test_a_transaction_that_may_have_written_is_not_served_inside(scene: CachedScene) -> None:
+    await scene.start(cache="on", cache_in_transactions="always")
+    conn = await scene.client()
+    other = await scene.client()
+    assert (await scene.ask_twice(other, "select v from t where id = 2"))[0] == "hit"
+    for first in (
+        "select clock_timestamp()",
+        "update t set v = v where id = 1",
+        "select v from t for update",
+        "select pg_sleep(0)",
+    ):
+        await conn.query("begin")
+        await conn.query(first)
+        before = trips(scene)
+        assert (await conn.query("select v from t where id = 2")).rows == [("v2",)]
+        assert before + 1 == trips(scene), first
+        await conn.query("rollback")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 
 import psycopg
 import pytest
 
 from bench.distance import PRESETS, Link, Tls, add_arguments, chosen, distance
-from bench.origin import prepare, with_password
-from hyperdrive.testing.postgres import Postgres
+from bench.origin import with_password
+from hyperdrive.localserver import LocalServer
 
 DEFAULT = Link(40.0)
 
@@ -50,12 +49,8 @@ LOGINS: list[object] = [
 
 
 @pytest.mark.parametrize(("tls", "expected"), LOGINS)
-def test_a_login_from_afar_costs_what_it_costs(
-    make_postgres: Callable[..., Postgres], tls: Tls | None, expected: int
-) -> None:
-    server = make_postgres(18, auth="trust").server
-    prepare(server)
-    with distance(with_password(server), Link(10.0), tls=tls) as away:
+def test_a_login_from_afar_costs_what_it_costs(bench_origin: LocalServer, tls: Tls | None, expected: int) -> None:
+    with distance(with_password(bench_origin), Link(10.0), tls=tls) as away:
         start = time.perf_counter()
         mode = "require" if tls else "prefer"  # as libpq does by itself: asks, and is told no
         url = away.address.url.replace("sslmode=disable", f"sslmode={mode}")

@@ -8,7 +8,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +18,12 @@ from bench import pgbench, processes, profile, round_trips
 from bench.distance import Link
 from bench.live import Live
 from bench.operations import OPERATIONS
-from bench.origin import prepare
 from bench.results import quantiles
 from bench.suite import QUICK, Suite
 from bench.targets import Address, Direct, Floor, Missing, PgBouncer, Running
 from bench.workloads.workers import responder
+from hyperdrive.localserver import LocalServer
 from hyperdrive.pgwire import messages as m
-from hyperdrive.testing.postgres import Postgres
 
 SPIN = "import time, sys\nwhile time.process_time() < 0.3: pass\nprint('spun', flush=True)\nsys.stdin.read()"
 
@@ -133,12 +132,10 @@ async def test_the_responder_speaks_enough_to_log_in_and_to_be_asked() -> None:
         await writer.wait_closed()
 
 
-def test_round_trips_are_counted_over_the_distance(make_postgres: Callable[..., Postgres]) -> None:
+def test_round_trips_are_counted_over_the_distance(bench_origin: LocalServer) -> None:
     """Direct, psycopg needs four: TCP, the question for TLS, start-up, the query."""
-    server = make_postgres(18, auth="trust").server
     operation = OPERATIONS[0]
-    prepare(server)
-    suite = Suite(replace(QUICK, trips_link=Link(10.0)), Live(io.StringIO()), server, [Direct()])
+    suite = Suite(replace(QUICK, trips_link=Link(10.0)), Live(io.StringIO()), bench_origin, [Direct()])
     outcome = round_trips.measure(suite, [operation])
     counted = outcome.find(f"{operation.name}: counted", "direct")
     elapsed = outcome.find(f"{operation.name}: elapsed", "direct")

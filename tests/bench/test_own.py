@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bench import own
 from bench.live import Live
-from bench.origin import prepare, with_password
+from bench.origin import with_password
 from bench.targets import Direct, Us
-from hyperdrive.testing.postgres import Postgres
+from hyperdrive.localserver import LocalServer
 
 SOURCE = """
 SELECT name FROM bench_items WHERE id = 7; -- a comment; with a semicolon
@@ -58,11 +57,9 @@ def test_nobody_is_asked_about_reads() -> None:
     assert queries == own.allowed(queries, ask, 20)
 
 
-def test_both_ways_are_measured_and_told(make_postgres: Callable[..., Postgres]) -> None:
-    server = make_postgres(18, auth="trust").server
-    prepare(server)
+def test_both_ways_are_measured_and_told(bench_origin: LocalServer) -> None:
     queries = own.allowed(own.read_queries(SOURCE), None, 2)
-    address = own.address_of(with_password(server).url)
+    address = own.address_of(with_password(bench_origin).url)
     outcome = own.measure(Live(io.StringIO()), [Direct(), Us()], address, queries, 2)
     assert {"connect and SELECT 1", queries[0].name, queries[1].name} == {f.metric for f in outcome.figures}
     assert {"direct", "us"} == {figure.target for figure in outcome.figures}
@@ -70,28 +67,33 @@ def test_both_ways_are_measured_and_told(make_postgres: Callable[..., Postgres])
     assert outcome.about.startswith("2 statements (2 reads, 0 others), 2 times each")
 
 
-def test_what_writes_in_a_function_is_stopped_by_the_session(make_postgres: Callable[..., Postgres]) -> None:
+def test_what_writes_in_a_function_is_stopped_by_the_session(bench_origin: LocalServer) -> None:
     """The parser cannot see into functions; a read-only session can."""
     import psycopg
 
-    server = make_postgres(18, auth="trust").server
-    prepare(server)
-    server.execute(
-        "CREATE FUNCTION sly() RETURNS int LANGUAGE sql AS 'UPDATE bench_items SET price = 0 RETURNING 1'; "
+    bench_origin.execute(
+        "CREATE OR REPLACE FUNCTION sly() RETURNS int LANGUAGE sql AS 'UPDATE bench_items SET price = 0 RETURNING 1'; "
         "GRANT EXECUTE ON FUNCTION sly() TO PUBLIC"
     )
     queries = own.read_queries("SELECT sly()")
     for target in (Direct(), Us()):
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            own.measure(Live(io.StringIO()), [target], own.address_of(with_password(server).url), queries, 1)
+            own.measure(Live(io.StringIO()), [target], own.address_of(with_password(bench_origin).url), queries, 1)
 
 
-def test_figures_and_page_are_written(make_postgres: Callable[..., Postgres], tmp_path: Path) -> None:
-    server = make_postgres(18, auth="trust").server
-    prepare(server)
+def test_figures_and_page_are_written(bench_origin: LocalServer, tmp_path: Path) -> None:
     source, path = tmp_path / "q.sql", tmp_path / "own.json"
     source.write_text("SELECT 1")
-    arguments = ["--origin", with_password(server).url, "--queries", str(source), "--json", str(path), "--repeats", "1"]
+    arguments = [
+        "--origin",
+        with_password(bench_origin).url,
+        "--queries",
+        str(source),
+        "--json",
+        str(path),
+        "--repeats",
+        "1",
+    ]
     assert own.main(arguments) == 0
     assert "bench-password" not in path.read_text()
     assert "<svg" in path.with_suffix(".html").read_text()

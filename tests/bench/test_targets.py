@@ -11,6 +11,7 @@ import pytest
 from bench.actors import ASYNCPG, DJANGO, PSYCOPG, SQLALCHEMY, ActFailed, Program, actor
 from bench.origin import prepare, trusting, with_password
 from bench.targets import Address, Direct, Missing, Odyssey, PgBouncer, PgCat, PgDog, Pgpool, Target, Us
+from hyperdrive.localserver import LocalServer
 from hyperdrive.testing.postgres import Postgres
 
 TARGETS = [
@@ -27,11 +28,9 @@ def installed(target: Target) -> Target:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_target_serves_a_statement(make_postgres: Callable[..., Postgres], target: Target) -> None:
-    server = make_postgres(18, auth="trust").server
-    prepare(server)
+def test_a_target_serves_a_statement(bench_origin: LocalServer, target: Target) -> None:
     with (
-        installed(target).start(trusting(server)) as running,
+        installed(target).start(trusting(bench_origin)) as running,
         psycopg.connect(running.dsn, autocommit=True, prepare_threshold=None) as connection,
     ):
         assert connection.execute("SELECT name FROM bench_items WHERE id = 7").fetchone() == ("item 7",)
@@ -39,10 +38,8 @@ def test_a_target_serves_a_statement(make_postgres: Callable[..., Postgres], tar
 
 
 @pytest.mark.parametrize("target", [p for p in TARGETS if p.id != "Pgpool-II"])
-def test_a_password_is_asked_for_where_the_origin_asks(make_postgres: Callable[..., Postgres], target: Target) -> None:
-    server = make_postgres(18, auth="trust").server
-    prepare(server)
-    with installed(target).start(with_password(server)) as running:
+def test_a_password_is_asked_for_where_the_origin_asks(bench_origin: LocalServer, target: Target) -> None:
+    with installed(target).start(with_password(bench_origin)) as running:
         psycopg.connect(running.dsn).close()
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(running.dsn.replace("bench-password", "wrong"))
@@ -63,10 +60,9 @@ def test_a_configuration_names_the_origin_and_the_pool(target: PgCat | PgDog | O
 
 
 @pytest.mark.parametrize("program", [PSYCOPG, ASYNCPG], ids=lambda program: program.name)
-def test_a_load_program_does_requests_and_loops(make_postgres: Callable[..., Postgres], program: Program) -> None:
-    server = make_postgres(18, auth="trust").server
-    prepare(server)
-    with Direct().start(trusting(server)) as running, actor(program, running) as asked:
+def test_a_load_program_does_requests_and_loops(bench_origin: LocalServer, program: Program) -> None:
+    before = int(bench_origin.execute("SELECT n FROM bench_counters WHERE id = 7"))
+    with Direct().start(trusting(bench_origin)) as running, actor(program, running) as asked:
         assert asked.ask("request read 7")["seconds"] > 0
         asked.ask("request write 7")
         found = asked.ask("loop 0.3 2")
@@ -74,14 +70,12 @@ def test_a_load_program_does_requests_and_loops(make_postgres: Callable[..., Pos
         assert sorted(found["latencies"]) == found["latencies"]
         with pytest.raises(ActFailed, match="KeyError"):
             asked.ask("dance")
-    assert server.execute("SELECT n FROM bench_counters WHERE id = 7") == "1"
+    assert bench_origin.execute("SELECT n FROM bench_counters WHERE id = 7") == f"{before + 1}"
 
 
 @pytest.mark.parametrize("program", [SQLALCHEMY, DJANGO], ids=lambda program: program.name)
-def test_a_page_is_made_by_either_orm(make_postgres: Callable[..., Postgres], program: Program) -> None:
-    server = make_postgres(18, auth="trust").server
-    prepare(server)
-    with Direct().start(trusting(server)) as running, actor(program, running) as asked:
+def test_a_page_is_made_by_either_orm(bench_origin: LocalServer, program: Program) -> None:
+    with Direct().start(trusting(bench_origin)) as running, actor(program, running) as asked:
         assert asked.ask("page 0")["seconds"] > 0
         assert asked.ask("page 1")["seconds"] > 0
 

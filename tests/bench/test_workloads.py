@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -19,7 +19,7 @@ from bench.rounds import Load
 from bench.suite import FULL, QUICK, Plan, Suite
 from bench.targets import CACHED, US, Address, Direct, Missing, PgBouncer, Running, Target
 from bench.workloads import hits, serverless
-from hyperdrive.testing.postgres import Postgres
+from hyperdrive.localserver import LocalServer
 
 
 class Fake(Target):
@@ -39,9 +39,8 @@ class Fake(Target):
 
 
 @pytest.fixture
-def suite(make_postgres: Callable[..., Postgres]) -> Iterator[Suite]:
-    server = make_postgres(18, auth="trust").server
-    with Suite(QUICK, Live(io.StringIO()), server, []) as made:
+def suite(bench_origin: LocalServer) -> Iterator[Suite]:
+    with Suite(QUICK, Live(io.StringIO()), bench_origin, []) as made:
         yield made
 
 

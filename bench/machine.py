@@ -17,14 +17,18 @@ _PACKAGES = ("uvloop", "pglast", "psycopg", "asyncpg", "SQLAlchemy", "Django")
 
 def machine() -> dict[str, str]:
     """Processor, memory, system, and how busy it was before we began."""
-    load = os.getloadavg()
     return {
         "processor": _processor(),
         "cores": f"{len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, 'cpu_affinity') else os.cpu_count()}",
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
         "system": f"{platform.system()} {platform.release()}",
-        "load before": f"{load[0]:.2f} {load[1]:.2f} {load[2]:.2f}",
+        "load before": load(),
     }
+
+
+def load() -> str:
+    """How busy the machine was in the last one, five and fifteen minutes; a run by itself makes about three on two cores."""
+    return " ".join(f"{value:.2f}" for value in os.getloadavg())
 
 
 def _processor() -> str:

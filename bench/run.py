@@ -14,7 +14,7 @@ from pathlib import Path
 from bench import repeat, report, text
 from bench.distance import add_arguments, chosen
 from bench.live import Live
-from bench.machine import machine, versions
+from bench.machine import load, machine, versions
 from bench.origin import origin
 from bench.registry import NOT_QUICK, WORKLOADS
 from bench.results import LATEST, Outcome, Run
@@ -124,6 +124,7 @@ def _carry_out(run: Run, plan: Plan, live: Live, targets: list[Target], names: S
             run.skipped += [line for line in suite.skipped if line not in run.skipped]
             show(live, outcome)
             run.seconds = watch.seconds
+            run.machine["load after"] = load()
             run.save(path)
     return broken
 

@@ -91,7 +91,7 @@ class Suite:
     targets: list[Target]
     skipped: list[str] = field(default_factory=list)
     _stack: ExitStack = field(default_factory=ExitStack)
-    _started: dict[tuple[int, int], Running] = field(default_factory=dict)
+    _started: dict[tuple[Target, int], Running] = field(default_factory=dict)
     _away: dict[Tls | None, Distance] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -134,7 +134,7 @@ class Suite:
         address = origin or self.address
         found = []
         for target in targets:
-            key = (id(target), address.port)
+            key = (target, address.port)
             if key not in self._started:
                 self.live.now(f"starting {target.name}")
                 try:

@@ -19,7 +19,8 @@ from hyperdrive.sql.generations import Generations
 from hyperdrive.sql.reads import MAX_READ_BYTES, Reading, analyse
 from hyperdrive.sql.resolve import Cacheable, resolve
 from hyperdrive.sql.rules import Refused, Rule
-from hyperdrive.sql.shapes import may_hold_clock_word, shape
+from hyperdrive.sql.screen import without_outer_comment
+from hyperdrive.sql.shapes import folded, may_hold_clock_word, shape
 from hyperdrive.sql.writes import Writes, targets
 
 Path: TypeAlias = tuple[int, ...]
@@ -28,6 +29,9 @@ Types: TypeAlias = tuple[int, ...]
 NO_CATALOG: Final = Refused(Rule.ORIGIN_UNKNOWN, "the catalog is not loaded yet")
 _EMPTY: Final = build({}, Identity(0, 0, 0, 0), epoch=0)
 _SIGHTS: Final = 1 << 12
+_LONG: Final = 1000
+"""Shapes of writes that are longer may be lists of rows, each time of another length."""
+_END: Final = b"; \t\r\n\f"
 _REFUSED_BYTES: Final = 300
 _CACHEABLE_BYTES: Final = 400
 
@@ -99,7 +103,7 @@ class ReadVerdicts:
             assert isinstance(verdict, Refused)
             return verdict
         # A clock word decides by what a literal says, so such a text shares nothing.
-        form = None if may_hold_clock_word(sql) else shape(sql)
+        form = None if may_hold_clock_word(sql) else _form(sql)
         if form is None:
             answer = self._resolve(sql, sql, catalog, path, types)
             self._remember(key, answer)
@@ -136,6 +140,15 @@ class ReadVerdicts:
     def __len__(self) -> int:
         """How many texts and shapes are known."""
         return len(self._known) + len(self._shapes)
+
+
+def _form(sql: bytes) -> str | None:
+    """The shape of *sql*, without the one comment that tools append or prepend."""
+    form = shape(sql)
+    if form is None and b"/*" in sql:
+        rest = without_outer_comment(sql.strip(_END))
+        return None if rest is None else shape(rest)
+    return form
 
 
 def _size(answer: Cacheable | Refused) -> int:
@@ -180,7 +193,9 @@ class WriteVerdicts:
         sql, path = key
         # Without a path no name means anything, as without a catalog: what does not depend on names is known all the same.
         catalog = self._catalog if path and self._catalog is not None else _EMPTY
-        form = shape(sql)
+        form = _form(sql)
+        if form is not None and len(form) > _LONG:
+            form = folded(form)
         if form is None:
             self.parsed += 1
             answer = targets(sql, catalog, path)

@@ -39,7 +39,7 @@ def screen(sql: bytes) -> Verdict | None:
     text = sql.lower().strip(_END)
     if text.find(b"/*") >= 0 or text.find(b"--") >= 0:
         # Only the outer comment that tools append or prepend (sqlcommenter, Rails, Django): no quote before it, so it is one.
-        stripped = _without_outer_comment(text)
+        stripped = without_outer_comment(text)
         if stripped is None:
             return None
         text = stripped
@@ -78,7 +78,7 @@ def _calls_nothing(text: bytes, is_insert: bool) -> bool:
     return True
 
 
-def _without_outer_comment(text: bytes) -> bytes | None:
+def without_outer_comment(text: bytes) -> bytes | None:
     """Return *text* without a single comment at its end or beginning, ``None`` if it has any other."""
     if b"--" in text or text.count(b"/*") != 1 or text.count(b"*/") != 1:
         return None

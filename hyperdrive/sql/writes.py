@@ -19,6 +19,7 @@ from hyperdrive.sql.catalog import FIRST_OWN_OID, PG_CATALOG, Catalog, Function,
 from hyperdrive.sql.functions import HIDES_RELATIONS, RUNS_SQL
 from hyperdrive.sql.parse import MAX_PARSE_BYTES
 from hyperdrive.sql.reads import Names
+from hyperdrive.sql.shapes import example, folded, shape
 from hyperdrive.sql.text import decode
 from hyperdrive.sql.touched import Event, Touched, touched
 
@@ -50,10 +51,10 @@ def targets(sql: bytes, catalog: Catalog, path: Sequence[int]) -> Writes:
     Never raises. For sessions whose literals and encoding are ordinary (W-41, W-42); for others the answer is ``UNKNOWN``, and
     so it is while there is no catalog.
     """
-    if len(sql) > MAX_PARSE_BYTES:
-        return _too_long(sql)
     try:
-        text, _ = decode(sql)
+        text = decode(sql)[0] if len(sql) <= MAX_PARSE_BYTES else _shortened(sql)
+        if text is None:
+            return _too_long(sql)
         statements = json.loads(parse_sql_json(text)).get("stmts", ())
         found = NOTHING
         for raw in statements:
@@ -68,8 +69,17 @@ def targets(sql: bytes, catalog: Catalog, path: Sequence[int]) -> Writes:
         return UNKNOWN_AND_EPOCH
 
 
+def _shortened(sql: bytes) -> str | None:
+    """A text that changes what *sql* does, without its long lists of constants; ``None`` if there is none."""
+    form = shape(sql)
+    if form is None:
+        return None
+    text = example(folded(form))
+    return text if len(text) <= MAX_PARSE_BYTES else None
+
+
 def _too_long(sql: bytes) -> Writes:
-    """What is not parsed is unknown; only if it begins like data does it leave the epoch alone."""
+    """What cannot be parsed is unknown; only if it begins like data does it leave the epoch alone."""
     first = sql[:12].lstrip().lower()
     is_data = first.startswith((b"insert", b"update", b"delete", b"select")) and b";" not in sql.rstrip(b"; \t\r\n")
     return UNKNOWN if is_data else UNKNOWN_AND_EPOCH

@@ -131,7 +131,12 @@ def test_a_declared_trigger_is_followed(database: Any) -> None:
     assert {"triggered"} == database.named(database.writes("insert into triggered values (1)", declared).relations)
 
 
-def test_long_texts_are_unknown_and_only_data_spares_the_epoch(database: Any) -> None:
-    rows = ", ".join(["(1, 'x')"] * 5000)
-    assert "unknown" == database.written(f"insert into txt values {rows}")
-    assert "epoch" == database.written(f"do '{rows.replace(chr(39), '')}'")
+def test_long_lists_of_rows_are_known_and_other_long_texts_unknown(database: Any) -> None:
+    rows = ", ".join(f"({number}, 'x{number}{chr(92)}n')" for number in range(5000))
+    assert {"txt"} == database.written(f"insert into txt values {rows}")
+    assert {"t", "child", "grandchild"} == database.written(
+        f"delete from t where v in ({', '.join(map(str, range(20_000)))})"
+    )
+    calls = ", ".join(["(ui(1), 'x')"] * 5000)
+    assert "unknown" == database.written(f"insert into txt values {calls}")
+    assert "epoch" == database.written(f"do $${rows}$$")

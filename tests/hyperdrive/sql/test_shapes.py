@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hyperdrive.sql.reads import Reading, analyse
 from hyperdrive.sql.rules import Refused, Rule
-from hyperdrive.sql.shapes import may_hold_clock_word, shape
+from hyperdrive.sql.shapes import example, folded, may_hold_clock_word, shape
 
 SAME = [
     ("select v from t where id = 17", "select v from t where id = 18"),
@@ -19,6 +19,7 @@ SAME = [
     ("select '--', 1", "select '/*', 2"),
     ("select ';'", "select 'a;b'"),
     ("select '\"'", "select ''"),
+    ("select '\\'", "select '{\\}'"),
 ]
 
 
@@ -49,7 +50,7 @@ def test_everything_else_does(one: str, other: str) -> None:
 
 SHAPELESS = [
     "select e'n\\x6fw'", "select $$now$$", "select $a$now$a$", "select 'no'\n'w'", "select 'no' \t\n 'w'", "select u&'n!006fw' uescape '!'",
-    'select u&"d!0061t" uescape \'!\'', "select 1 -- it's", "select /* ' */ 1", "select 'open", 'select "open', "select '\\'", "select 1 /* x */", "select a$1",
+    'select u&"d!0061t" uescape \'!\'', "select 1 -- it's", "select /* ' */ 1", "select 'open", 'select "open', "select e'\\'", "select 1 /* x */", "select \\ 1", "select date'\\'", "select a$1",
     "select '\0'", "select \"it's\", 'x'",
 ]  # fmt: skip
 
@@ -59,7 +60,7 @@ def test_where_the_lexer_is_needed_there_is_no_shape(sql: str) -> None:
     assert shape(sql.encode()) is None
 
 
-CLOCKS = ["'now'", "'TODAY'", "'[n\"o\"w,)'", "'\"to\"morrow'", "'yesterday'", "' Now '"]
+CLOCKS = ["'n\\ow'", "'now'", "'TODAY'", "'[n\"o\"w,)'", "'\"to\"morrow'", "'yesterday'", "' Now '"]
 
 
 @pytest.mark.parametrize("literal", CLOCKS)
@@ -148,3 +149,24 @@ def test_a_literal_that_decides_is_no_literal_of_a_shape() -> None:
     )
     assert isinstance(first, Reading)
     assert first.relations == second.relations if isinstance(second, Reading) else False
+
+
+FOLDED = [
+    (
+        "insert into t values (1, 'a'), (2, null), (-3, 'it''s'::text), ($1, default) returning id",
+        "insert into t values (1) returning id",
+    ),
+    (
+        "select * from t where a IN (1, 2, 3) and b in ('x') and f(1, 2) in (f(3), 4)",
+        "select * from t where a IN (1) and b in (1) and f(1, 1) in (f(1), 1)",
+    ),
+    ("insert into t values (1, now()), (2, f(1, 2))", "insert into t values (1, now()), (1, f(1, 1))"),
+    ("select f(1, 2), (3)", "select f(1, 1), (1)"),
+]
+
+
+@pytest.mark.parametrize(("sql", "expected"), FOLDED)
+def test_long_lists_of_constants_are_folded(sql: str, expected: str) -> None:
+    form = shape(sql.encode())
+    assert form is not None
+    assert expected == example(folded(form)).replace("''", "1")

@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
     explain = commands.add_parser("explain", help="what we make of a statement", allow_abbrev=False)
     explain.add_argument("sql", metavar="SQL", help="the statement, or - to read it from standard input")
+    _add_origin(explain)
 
     for name, text in (("status", "the state of a running proxy"), ("top", "the same, again and again")):
         one = commands.add_parser(name, help=text, allow_abbrev=False)

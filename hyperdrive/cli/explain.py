@@ -1,14 +1,30 @@
-"""``hyperdrive explain``: what we make of a statement, as far as its text tells and as far as pooling goes."""
+"""``hyperdrive explain``: what we make of a statement: for the cache and for pooling.
+
+With an origin its catalogs decide; without one, what PostgreSQL itself brings, and relations are taken for ordinary tables.
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Iterator
 
-from hyperdrive.cli.common import say
+import asyncpg
+
+from hyperdrive.cli.common import driver_arguments, say, settings
+from hyperdrive.config import Settings
+from hyperdrive.dsn import Dsn
+from hyperdrive.proxy.catalog import load
 from hyperdrive.sql import AdvisoryLock, Effect, Mark, SetConfig, Statement, TempObject, parse
+from hyperdrive.sql.catalog import PG_CATALOG, Catalog
+from hyperdrive.sql.explaining import explain
+from hyperdrive.sql.majors import PUBLIC, builtin_catalog
+from hyperdrive.sql.reads import analyse
+from hyperdrive.sql.resolve import resolve
+from hyperdrive.sql.rules import Refused
 from hyperdrive.sql.verdict import Reason
+from hyperdrive.sql.writes import targets
 
 _UNKNOWN = {
     Reason.DOES_NOT_PARSE: "PostgreSQL's parser refuses it, so nothing is assumed; the origin decides",
@@ -29,8 +45,54 @@ _PINS = {
 
 def run(options: argparse.Namespace) -> int:
     """Print what is known of the text."""
-    say("\n".join(describe(sys.stdin.read() if options.sql == "-" else options.sql)))
-    return 0
+    sql = sys.stdin.read() if options.sql == "-" else options.sql
+    chosen = settings(options)
+    lines, code = [], 0
+    if chosen.origin is None:
+        lines = ["cache, without an origin (tables are taken for ordinary ones):", *_indented(judge(sql))]
+    else:
+        try:
+            lines = ["cache:", *_indented(asyncio.run(judge_at(sql, chosen.origin, chosen)))]
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+            lines, code = [f"cache: the origin could not be asked: {exc or type(exc).__name__}"], 1
+    say("\n".join([*describe(sql), "", *lines]))
+    return code
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def judge(sql: str) -> list[str]:
+    """The cache's decision on *sql*, as far as it can be told without an origin."""
+    reading = analyse(sql.encode())
+    if isinstance(reading, Refused):
+        return explain(reading)
+    catalog = builtin_catalog(relations=(n for n in reading.relations if n[-1] not in reading.cte_names))
+    return explain(resolve(reading, catalog, (PG_CATALOG, PUBLIC)), catalog)
+
+
+async def judge_at(sql: str, dsn: Dsn, chosen: Settings) -> list[str]:
+    """The cache's decision on *sql* at the origin *dsn*, for its user with the search_path that a new connection has."""
+    connection = await asyncpg.connect(**driver_arguments(dsn, chosen.connect_timeout))
+    try:
+        search_path, role = await connection.fetchrow("select current_setting('search_path'), current_user::text")
+        catalog = await load(connection)
+    finally:
+        await connection.close(timeout=5)
+    if catalog is None:
+        return ["not cacheable, rule origin-unknown: the origin does not tell its system identifier"]
+    return decided(sql, catalog, search_path, role)
+
+
+def decided(sql: str, catalog: Catalog, search_path: str, role: str) -> list[str]:
+    """The lines about *sql* under *catalog*, for *role*."""
+    path = catalog.path(search_path, catalog.roles[role].oid)
+    if path is None:
+        return [f"not cacheable, rule session-state: search_path {search_path}"]
+    reading = analyse(sql.encode())
+    found = reading if isinstance(reading, Refused) else resolve(reading, catalog, path)
+    return explain(found, catalog, targets(sql.encode(), catalog, path))
 
 
 def describe(sql: str) -> list[str]:

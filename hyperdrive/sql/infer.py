@@ -84,7 +84,10 @@ class Inference:
             return NOTHING  # a recursive query: the other half decides
         found: set[int] = set()
         for relation in self._relations:
-            column = self._catalog.columns.get(relation.oid, {}).get(name)
+            columns = self._catalog.columns.get(relation.oid)
+            if not columns:
+                return None  # nothing is known of it
+            column = columns.get(name)
             if column is not None:
                 found.add(column)
         self._pending.add(name)

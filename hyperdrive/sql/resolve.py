@@ -95,7 +95,7 @@ class _Resolver:
         count = max(reading.parameters, len(self.parameters))
         declared = [*self.parameters, *[0] * (count - len(self.parameters))]
         scan = [number for number, oid in enumerate(declared, 1) if not oid or self._is_scanned(oid)]
-        return Cacheable(tuple(sorted(self.tags)), tuple(self.named), tuple(scan), self.age_only)
+        return Cacheable(tuple(sorted(self.tags)), tuple(sorted(self.named)), tuple(scan), self.age_only)
 
     def _is_scanned(self, oid: int) -> bool:
         # A leave that was given for data does not hold for parameters, which may become dates at run time then.

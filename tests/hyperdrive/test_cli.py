@@ -102,6 +102,29 @@ def test_explain_says_what_the_text_tells(sql: str, expected: list[str]) -> None
     assert [line for line in expected if line not in said] == []
 
 
+def test_explain_without_an_origin_takes_relations_for_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "select a, to_char(b, 'YYYY') from s.t where id = $1"]) == 0
+    said = capsys.readouterr().out
+    assert "without an origin" in said
+    assert "  cacheable\n  depends on s.t\n" in said
+    assert main(["explain", "select now() from t"]) == 0
+    assert "rule function" in capsys.readouterr().out
+    assert main(["explain", "select * from pg_class"]) == 0
+    assert "rule relation" in capsys.readouterr().out
+
+
+def test_explain_asks_the_origin(postgres: Postgres, capsys: pytest.CaptureFixture[str]) -> None:
+    postgres.execute("drop view if exists explained; create view explained as select now() as n", "postgres")
+    assert main(["explain", "select * from explained", postgres.url]) == 0
+    assert "because of public.explained" in capsys.readouterr().out
+    assert (
+        main(["explain", "select 1", parse_dsn(postgres.url).with_user("postgres", "wrong").url(with_password=True)])
+        == 1
+    )
+    assert "could not be asked" in capsys.readouterr().out
+    postgres.execute("drop view explained", "postgres")
+
+
 async def look(url: str, **more: object) -> dict[str, Finding]:
     dsn = parse_dsn(url)
     found = await examine(dsn, Settings(origin=dsn, **more))  # type: ignore[arg-type]

@@ -413,17 +413,15 @@ class ClientConnection(asyncio.Protocol):
         # A refused login reaches the client in the origin's own words; the next statement may find it cured.
         self.write(self.session.refuse(messages.error_message(error)))
         self.transport.resume_reading()
-        if self.session.terminated:
-            self._leave()
+        self._go_on()
 
     def _tell_news(self, server: ServerConnection) -> None:
         """Reported values that changed while the client was not linked (W-33); a label still to be restored is no news."""
         state = server.session
         if state.label is self.session.journal.wanted:
-            news = state.difference(self.session.told)
+            news = self.session.tell_news(state.view)
             if news:
                 self.write(news)
-            self.session.told = state.view
 
     # --- back-pressure ----------------------------------------------------------------------------------------------------------------
 
@@ -507,7 +505,7 @@ class ClientConnection(asyncio.Protocol):
             )
             return
         in_transaction = session.believes(state.status)
-        if resend is _HELD and not self._retried and not state.failed and session.take_back_held():
+        if resend is _HELD and not self._retried and not state.failed and session.take_back_held(state):
             self._retried = True
             self.context.metrics.reads_retried += 1
             self._ship()
@@ -534,8 +532,14 @@ class ClientConnection(asyncio.Protocol):
         out = session.lost(told, state, failed_here=in_transaction and not committing)
         if out:
             self.write(out)
-        if session.terminated:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """What could not run has been answered; behind the end of a failed transaction there may be more."""
+        if self.session.terminated:
             self._leave()
+        elif self.session.ops:
+            self._ship()
 
     def _loss(self, server: ServerConnection, in_transaction: bool, reason: str) -> HyperdriveError:
         text = "the connection to the database was lost"

@@ -50,7 +50,7 @@ from hyperdrive.session.handshake import Admit
 from hyperdrive.session.ours import refusal
 from hyperdrive.session.pipe import Classify, Pipe, Switches
 from hyperdrive.session.server import IDLE
-from hyperdrive.session.settings import PREFIX, UNKNOWN, Label, label, show, statement_for, transition
+from hyperdrive.session.settings import MERGED, PREFIX, UNKNOWN, Label, label, show, statement_for, transition
 from hyperdrive.session.statements import StatementRegistry
 from hyperdrive.sql.cache import VerdictCache
 from hyperdrive.tasks import spawn
@@ -316,6 +316,8 @@ class Proxy:
             # A value that only looks different ('utf-8' for UTF8) needs no label of its own.
             if defaults.get(name) == value:
                 effective.pop(name, None)
+            elif name == MERGED:
+                effective[name] = statement_for(name, value)  # both halves
         found = context.learn((wanted, None), label(effective), told)
         if application_name is not None:
             found = context.maybe_welcome(key) or found

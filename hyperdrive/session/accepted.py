@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from hyperdrive.session.settings import Label
+from hyperdrive.session.settings import MERGED, Label
 from hyperdrive.sql.verdict import Form, Kind, Statement
 
 MAX_ACCEPTED: Final = 2000
@@ -26,11 +26,12 @@ _IDENTITY: Final = (b"role", b"session_authorization")
 
 
 class Key(NamedTuple):
-    """Who said which text, over which value: what a merged setting such as DateStyle becomes hangs on what it was."""
+    """Who said which text, and over which value if what it comes to hangs on that."""
 
     identity: tuple[bytes | None, ...]
     sql: bytes
     before: bytes | None
+    """Of a merged setting: its value."""
 
 
 def key_of(statement: Statement, label: Label, told: Mapping[bytes, bytes]) -> Key | None:
@@ -41,7 +42,8 @@ def key_of(statement: Statement, label: Label, told: Mapping[bytes, bytes]) -> K
     items = label.items
     identity = tuple(items.get(one) for one in _IDENTITY) if any(one in items for one in _IDENTITY) else ()
     setting = statement.setting
-    return Key(identity, setting.sql if setting is not None else statement.sql, told.get(reported_name(name, told)))
+    before = told.get(reported_name(name, told)) if name == MERGED else None
+    return Key(identity, setting.sql if setting is not None else statement.sql, before)
 
 
 def changed_setting(statement: Statement) -> bytes | None:

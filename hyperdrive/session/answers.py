@@ -7,7 +7,6 @@ which asyncpg's pool resets a connection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from hyperdrive.metrics import Saved
@@ -27,8 +26,6 @@ from hyperdrive.pgwire.framing import (
 )
 from hyperdrive.session.batch import RAW, Op, name_at
 from hyperdrive.session.known import ASKS, Known
-from hyperdrive.session.pipe import Pipe
-from hyperdrive.session.settings import Label
 from hyperdrive.session.statements import NAME_BYTES
 from hyperdrive.sql.verdict import Kind, Verdict
 
@@ -50,13 +47,7 @@ _PLAIN_BINDS: Final = frozenset({b"\0\0" + bytes(6), b"\0\0\0\0\0\0\0\1\0\0"})
 class Answers(Known):
     """The part of a client session that answers by itself."""
 
-    __slots__ = ("unnamed", "unnamed_verdict")
-
-    def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
-        super().__init__(pipe, base, told)
-        self.unnamed: bytes | None = None
-        """The Parse message of the unnamed statement."""
-        self.unnamed_verdict: Verdict | None = None
+    __slots__ = ()
 
     @property
     def needs_look(self) -> bool:
@@ -196,20 +187,21 @@ class Answers(Known):
         self._shared.clear()
         if verdict.kind is Kind.DISCARD_ALL:
             self.journal.reset_here()
-            reply += self._tell(self.base_told)
+            reply += self.tell_news(self.base_told)
         return reply
 
     def _asyncpg_reset(self) -> bytes | None:
         """What asyncpg sends whenever a connection goes back to its pool: nothing to do at the origin unless pinned (E-8)."""
         if (
             self.held is not None
+            or self.keeps_server
             or self.journal.is_pinned
             or any(name in self.journal.wanted.items for name in (b"role", b"session_authorization"))
         ):
             return None
         self.pipe.saved[Saved.DISCARD] += 1
         self.journal.reset_settings_here()
-        return _ASYNCPG_RESET_REPLY + self._tell(self.base_told)
+        return _ASYNCPG_RESET_REPLY + self.tell_news(self.base_told)
 
 
 def plain_scope(scope: list[Op]) -> Verdict | None:

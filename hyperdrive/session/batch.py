@@ -124,8 +124,8 @@ class Batch:
             self._choose_reader()
         return True
 
-    def _tell(self, told: Mapping[bytes, bytes]) -> bytes:
-        """ParameterStatus for each value that goes back to what it was when the client had been *told* these."""
+    def tell_news(self, told: Mapping[bytes, bytes]) -> bytes:
+        """ParameterStatus for each value of *told* that the client believes to be another; from then on it has been told."""
         before, self.told = self.told, told
         if before is told:
             return b""

@@ -104,7 +104,7 @@ class ClientSession(Endings):
         """
         ops = self.ops
         server.look_closer()
-        at_rest = server.is_at_rest
+        at_rest = server.is_at_rest and self.live is None
         if not server.queue:
             self._clears = False
         elif self._clears and not server.open_scope:
@@ -115,6 +115,7 @@ class ClientSession(Endings):
             out.append(self._begin(held, server))
         elif self.live is not None and self.live.settings:
             out.append(self._send_settings(self.live, server))
+        goes_ahead = bool(server.queue) and server.queue[-1] in replies.HELD
         mark = len(out), len(server.queue)
         whole = self.whole
         if whole is not None:
@@ -157,7 +158,7 @@ class ClientSession(Endings):
             self.size = 0
         server.half_sent = self._streaming if sent else 0
         self._look_around()
-        if held is not None and mark == (len(out), len(server.queue)):
+        if goes_ahead and mark == (len(out), len(server.queue)):
             out.append(messages.FLUSH)  # nothing that was sent makes the origin speak
         return b"".join(out)
 
@@ -172,9 +173,8 @@ class ClientSession(Endings):
         if server.noted is not None:
             note_settings(server.noted, held.statements)
         self._held_ops = None
-        ops = self.ops
-        if self.size < SHIP_ABOVE and not self._streaming and all(self._is_plain_op(*op) for op in ops):
-            self._held_ops = b"".join([raw for _, raw, _ in ops])
+        if self.size < SHIP_ABOVE and not self._streaming and self._is_repeatable():
+            self._held_ops = b"".join([raw for _, raw, _ in self.ops])
         return data
 
     def _send_settings(self, live: Live, server: ServerSession) -> bytes:
@@ -187,21 +187,30 @@ class ClientSession(Endings):
         server.attention = server.journalled = True
         return data
 
-    def _is_plain_op(self, kind: int, raw: bytes, verdict: Verdict | None) -> bool:
-        """It does not end a transaction, so that nothing of it has happened if its server is lost before it answers."""
-        if kind == BIND and verdict is None:
-            verdict = self._verdict_of_bind(raw)
-        elif kind in (DESCRIBE, EXECUTE, SYNC, FLUSH):
-            return True
-        return verdict is not None and verdict.kind is Kind.PLAIN
+    def _is_repeatable(self) -> bool:
+        """The batch ends no transaction and calls nothing unknown: nothing has happened if its server is lost before it answers."""
+        parsed: set[bytes] = set()
+        for kind, raw, verdict in self.ops:
+            if kind in (DESCRIBE, EXECUTE, SYNC, FLUSH):
+                continue
+            if kind == PARSE:
+                parsed.add(raw[5 : raw.find(b"\0", 5)])
+            elif kind == BIND and verdict is None:
+                name_start = raw.find(b"\0", 5) + 1
+                if raw[name_start : raw.find(b"\0", name_start)] in parsed:
+                    continue
+                verdict = self._verdict_of_bind(raw)
+            if verdict is None or not verdict.is_plain:
+                return False
+        return True
 
     @property
     def may_take_back(self) -> bool:
         """What was sent last carried a held transaction; if nothing comes back it may go to another server."""
         return self._held_ops is not None
 
-    def take_back_held(self) -> bool:
-        """The server was lost before it said anything: the transaction is held again, and its first scope waits for another one.
+    def take_back_held(self, server: ServerSession) -> bool:
+        """*server* was lost before it said anything: the transaction is held again, and its first scope waits for another one.
 
         ``False``: it cannot be known that nothing has happened.
         """
@@ -209,6 +218,9 @@ class ClientSession(Endings):
         if live is None or live.is_confirmed or again is None or self.ops or self._streaming:
             return False
         self.held, self.live, self._held_ops = live.held, None, None
+        for entry in reversed(server.queue):
+            self.dropped(entry)
+        self._end_scope()
         self._skipping = False
         self.take_back(again)
         return True
@@ -236,7 +248,7 @@ class ClientSession(Endings):
             if not server.statements.get(shared):
                 return b""
             server.statements.move_to_end(shared)
-            self._again = data
+            self._again = data if self.live is None else None  # a transaction that it failed takes no second try
             self.again_entries = len(whole)
             first = named.bind
             name = shared.name
@@ -459,9 +471,12 @@ class ClientSession(Endings):
         if self.live is not None:
             self.live.is_confirmed = True
             self._held_ops = None
+            if self.live.may_end:
+                self.live = None  # if there is a transaction now, it is another one
         if status == IDLE:
             self.live = None
             self.journal.settle(failed=failed)
+            self._join()
             if at_rest:
                 self._portals = None
 

@@ -149,7 +149,7 @@ class Endings(Extended):
             return False
         if self.journal.is_pinned or self.keeps_server or self._portals:
             return False
-        level = live.held.isolation or self.pipe.default_isolation(self.journal.wanted)
+        level = live.held.isolation or self.pipe.default_isolation(live.held.label)
         return level in _SNAPSHOT_SAFE and self.pipe.is_read_only(live.texts, self.journal.wanted)
 
     def _end(self, entry: Expected, statement: Statement, server: ServerSession) -> bytes:
@@ -159,11 +159,10 @@ class Endings(Extended):
         self.live = None
         self._portals = None
         self.journal.completed(statement, tag)
+        self._epoch_ends(is_idle=True)
         reply = messages.command_complete(tag)
         if tag == b"ROLLBACK":
-            reply += self._tell(
-                told
-            )  # after an error the origin has reported it already (W-34): then nothing is left to say
+            reply += self.tell_news(told)  # after an error the origin has reported it already (W-34)
         if self.ops[0][0] == QUERY:
             self.unnamed = None
         else:

@@ -15,6 +15,7 @@ from hyperdrive.pgwire.framing import read_length
 from hyperdrive.session import replies
 from hyperdrive.session.answers import Answers, tag_of
 from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
+from hyperdrive.session.known import may_end_epoch
 from hyperdrive.session.noted import note
 from hyperdrive.session.outcome import PREPARED, Parameters, Watch
 from hyperdrive.session.pipe import Pipe
@@ -39,7 +40,9 @@ _CLEARS: Final = frozenset({Kind.DISCARD_ALL, Kind.DEALLOCATE_ALL, Kind.RESET, K
 _NAMES_STATEMENT: Final = frozenset({Kind.EXECUTE, Kind.EXPLAIN, Kind.DDL, Kind.DEALLOCATE, Kind.PREPARE})
 """What may name a prepared statement; DDL is CREATE TABLE … AS EXECUTE."""
 
-_MAY_END_EPOCH: Final = frozenset({Kind.DO, Kind.CALL, Kind.EXECUTE})
+
+_OURS: Final = replies.HELD | replies.AHEAD
+"""Entries of what was answered already: it changes nothing that the session's label does not say."""
 
 
 class WaitError(Exception):
@@ -160,10 +163,11 @@ class Extended(Answers):
         server.statements[shared] = False
 
     def _learns_in(self, server: ServerSession) -> int:
-        """The schema epoch that the origin will answer from; -1 if the transaction may have changed the schema itself."""
-        if server.status == IDLE or (self.live is not None and self.live.only_reads):
-            return self.pipe.epoch
-        return -1
+        """The schema epoch, and the settings, that the origin will answer from; -1 if what goes ahead may change either."""
+        if any(entry.kind in "EQF" and entry not in _OURS for entry in server.queue):
+            return -1
+        is_same = self.live.only_reads if self.live is not None else server.status == IDLE
+        return self.pipe.epoch if is_same else -1
 
     def _evict(self, server: ServerSession, out: list[bytes]) -> None:
         """Close the statements used longest ago until one more fits; never one that this batch refers to (W-20)."""
@@ -388,12 +392,19 @@ class Extended(Answers):
     def _sync(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         out.append(raw)
         self._skipping = False
-        self._parsed_here = None
-        self._bound_here = _NOTHING
+        self._end_scope()
         if server.copy_in:
             return  # ignored by the origin until the copy ends (W-30)
         server.queue.append(replies.SYNC)
         server.open_scope = False
+
+    def _end_scope(self) -> None:
+        self._parsed_here = None
+        self._bound_here = _NOTHING
+
+    def lost(self, error: bytes, server: ServerSession, *, failed_here: bool) -> bytes:
+        self._end_scope()
+        return super().lost(error, server, failed_here=failed_here)
 
     def completed(
         self, statement: Statement | None, tag: bytes, parameters: Parameters | None, *, restored: bool = False
@@ -407,7 +418,7 @@ class Extended(Answers):
             self._ends_epoch = True
         else:
             self.journal.completed(statement, tag, parameters)
-            if statement.ends_epoch or statement.kind in _MAY_END_EPOCH:
+            if may_end_epoch(statement):
                 self._ends_epoch = True
             if statement.alters_defaults:
                 self.pipe.defaults_changed()

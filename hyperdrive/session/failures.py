@@ -18,7 +18,7 @@ from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.replies import Action
 from hyperdrive.session.server import IDLE, ServerSession
 from hyperdrive.session.settings import Label
-from hyperdrive.session.statements import NAME_BYTES
+from hyperdrive.session.statements import NAME_BYTES, Named
 from hyperdrive.sql.verdict import Kind, Verdict
 
 ABORTED_TEXT: Final = "current transaction is aborted, commands ignored until end of transaction block"
@@ -28,13 +28,26 @@ _ABORTED: Final = messages.error_response(ABORTED_TEXT, "25P02")
 class Failures(Batch):
     """The part of a client session that says what went wrong."""
 
-    __slots__ = ("_portals", "_told_back", "_untold", "held", "journal", "keeps_server", "live")
+    __slots__ = (
+        "_portals",
+        "_told_back",
+        "_untold",
+        "held",
+        "journal",
+        "keeps_server",
+        "live",
+        "unnamed",
+        "unnamed_verdict",
+    )
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, told)
         self.journal = Journal(base)
         self._portals: dict[bytes, tuple[Verdict | None, Parameters | None]] | None = None
         """Open portals whose statements are not plain."""
+        self.unnamed: bytes | None = None
+        """The Parse message of the unnamed statement."""
+        self.unnamed_verdict: Verdict | None = None
         self.keeps_server = False
         """Session pooling."""
         self.held: Held | None = None
@@ -71,13 +84,17 @@ class Failures(Batch):
         """The batch cannot run: *error* for each of its scopes, and what is left of an open scope is skipped.
 
         *failed_here*: the client believes in a transaction that no longer exists anywhere (FAILED_HERE). In HELD it always does:
-        a driver told ``I`` would go on in autocommit (E-2).
+        a driver told ``I`` would go on in autocommit (E-2). Then the error is told once, and what is behind an end of the
+        transaction is left in the batch: it may run.
         """
         out: list[bytes] = []
         self._whole_to_ops()
         if self.held is not None:
             self._told_back = self.held.told
-        self._failed_here = failed_here = failed_here or self.held is not None
+        if failed_here or self.held is not None:
+            self._failed_here = True
+            self._untold = error
+            return self._answer_failed()
         ready = self.ready
         is_open = False
         for kind, _, _ in self.ops:
@@ -127,10 +144,12 @@ class Failures(Batch):
         self._portals = None
         if self.held is None:
             self.journal.abandoned()
-        if self.ops:
+        if self.ops and failed_here:
+            out.append(self._answer_failed())
+        elif self.ops:
             if is_open:
                 self._skip_here(out)
-            out.append(self.refuse(error, failed_here=failed_here) if self.ops else b"")
+            out.append(self.refuse(error) if self.ops else b"")
         return b"".join(out)
 
     def _skip_here(self, out: list[bytes]) -> None:
@@ -163,37 +182,55 @@ class Failures(Batch):
             kind, raw, verdict = self.ops.pop(0)
             if kind == BIND and exit_ is None:
                 verdict = self._verdict_of_bind(raw)
-            aborted, self._untold = self._untold or _ABORTED, b""
             exits = verdict is not None and self._is_exit(verdict)
             if kind == QUERY:
+                self.unnamed = None
                 if exits:
                     out += [self._exit(verdict), self.ready]
                     break
                 if verdict is not None and verdict.kind is Kind.EMPTY:
                     out += [messages.EMPTY_QUERY_RESPONSE, messages.READY_FAILED]
                 else:
-                    out += [_no_savepoint(verdict) or aborted, messages.READY_FAILED]
+                    out += [_no_savepoint(verdict) or self._aborted(), messages.READY_FAILED]
             elif kind == SYNC:
                 out.append(self.ready)
                 if not self._failed_here:
                     break
-            elif kind == PARSE and exits:
+            elif kind == PARSE and exits and verdict is not None:
+                self._parse_exit(raw, verdict)
                 out.append(messages.PARSE_COMPLETE)
                 exit_ = verdict
             elif kind == BIND and (exit_ is not None or exits):
                 exit_ = exit_ or verdict
                 out.append(messages.BIND_COMPLETE)
             elif exit_ is not None and kind == DESCRIBE:
-                out.append(messages.NO_DATA)
+                out += [messages.NO_PARAMETERS if raw[5:6] == b"S" else b"", messages.NO_DATA]
             elif exit_ is not None and kind == EXECUTE:
                 out.append(self._exit(exit_))
             elif kind == CLOSE:
+                if raw[5:6] == b"S":
+                    self._shared.pop(name_at(raw, 6)[0][:NAME_BYTES], None)
                 out.append(messages.CLOSE_COMPLETE)
             elif kind in EXTENDED or kind == FUNCTION_CALL:
-                out.append(_no_savepoint(verdict) or aborted)
+                out.append(_no_savepoint(verdict) or self._aborted())
                 self._skipping = kind != FUNCTION_CALL
         self._look_around()
         return b"".join(out)
+
+    def _aborted(self) -> bytes:
+        """Why nothing runs: the first time what happened, then that the transaction is aborted."""
+        error, self._untold = self._untold or _ABORTED, b""
+        return error
+
+    def _parse_exit(self, raw: bytes, verdict: Verdict) -> None:
+        """Parse of what ends the failed transaction, in a scope that is answered here: the client may use it again."""
+        name, body_at = name_at(raw, 5)
+        if name:
+            key = name[:NAME_BYTES]
+            named = self._shared[key] = Named(self.pipe.registry.intern(raw[body_at:], None, verdict), key)
+            named.is_pending = False
+        else:
+            self.unnamed, self.unnamed_verdict = raw, verdict
 
     def _is_exit(self, verdict: Verdict) -> bool:
         if verdict.kind is Kind.ROLLBACK_TO and self.held is not None and verdict.single is not None:
@@ -211,7 +248,7 @@ class Failures(Batch):
         else:
             self.held = None
             self.journal.settle(failed=True)
-        return messages.command_complete(b"ROLLBACK") + (self._tell(told) if told is not None else b"")
+        return messages.command_complete(b"ROLLBACK") + (self.tell_news(told) if told is not None else b"")
 
 
 def _no_savepoint(verdict: Verdict | None) -> bytes:

@@ -23,6 +23,7 @@ MAX_HELD: Final = 64
 MAX_READS: Final = 100
 """Reads of one transaction that are remembered for a proof that it has only read."""
 
+_ENDS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.PREPARE_TRANSACTION})
 _READS_ONLY: Final = frozenset({Kind.SHOW, Kind.SAVEPOINT, Kind.RELEASE, Kind.EMPTY})
 
 
@@ -88,6 +89,11 @@ class Held:
     @property
     def has_savepoint(self) -> bool:
         return any(item.statement.kind is Kind.SAVEPOINT for item in self._items)
+
+    @property
+    def has_local(self) -> bool:
+        """Settings differ from the label of the session."""
+        return any(item.statement.kind is Kind.SET_LOCAL for item in self._items)
 
     @property
     def isolation(self) -> Isolation | None:
@@ -162,20 +168,27 @@ _STEPS: Final = (replies.HELD_PARSE, replies.HELD_BIND, replies.HELD_EXECUTE)
 class Live:
     """A transaction whose BEGIN was held and has been sent: what its end may be answered by (E-4, E-5)."""
 
-    __slots__ = ("held", "is_confirmed", "only_reads", "settings", "takes_locks", "texts")
+    __slots__ = ("held", "is_confirmed", "may_end", "only_reads", "settings", "takes_locks", "texts")
 
     def __init__(self, held: Held) -> None:
         self.held = held
         self.is_confirmed = False
         """The origin has answered a scope of it; until then the client alone believes in the transaction."""
+        self.may_end = False
+        """Something that was sent may have ended it, and begun another: AND CHAIN, or a list of statements."""
         self.takes_locks = False
         """Something in it took locks whose release is a signal to others, or may have."""
-        self.only_reads = True
-        """As far as the texts can tell; what they read is left to a proof from the catalog."""
+        self.only_reads = not held.has_local
+        """As far as the texts can tell, all under the same settings; what they read is left to a proof from the catalog."""
         self.texts: list[bytes] = []
         """The SELECTs among them."""
         self.settings: list[Statement] = []
         """SETs that were answered and have not been sent."""
+
+    def set(self, statement: Statement) -> None:
+        """A SET was answered; what the texts mean, before it and behind it, is no longer one thing."""
+        self.only_reads = False
+        self.settings.append(statement)
 
     def compose_settings(self) -> tuple[bytes, list[Expected]]:
         """The messages that carry out the SETs that were answered, and what they cause.
@@ -192,6 +205,8 @@ class Live:
         """A statement of the transaction goes to the server."""
         if verdict is None or verdict.takes_locks:
             self.takes_locks = True
+        if verdict is None or verdict.statements is None or any(one.kind in _ENDS for one in verdict.statements):
+            self.may_end = True
         if not self.only_reads:
             return
         if verdict is None or not verdict.is_read or len(self.texts) >= MAX_READS:

@@ -19,7 +19,7 @@ from hyperdrive.session.server import ServerSession
 from hyperdrive.session.settings import Label
 from hyperdrive.session.statements import NAME_BYTES, Named, SharedStatement
 from hyperdrive.session.transactions import Transactions
-from hyperdrive.sql.verdict import Isolation
+from hyperdrive.sql.verdict import Isolation, Kind, Statement
 
 _HARMLESS: Final = frozenset(
     {
@@ -34,11 +34,18 @@ _HARMLESS: Final = frozenset(
 )
 """Settings that Parse does not look at."""
 
+_MAY_END_EPOCH: Final = frozenset({Kind.DO, Kind.CALL, Kind.EXECUTE})
+
 ASKS: Final = frozenset({b"P", b"PD", b"D"})
 """Scopes that only ask what a statement is."""
 
 _NO_SNAPSHOT: Final = frozenset({Isolation.READ_UNCOMMITTED, Isolation.READ_COMMITTED})
 """Levels at which the first Parse of a transaction does not fix what the rest of it sees (E-0.4)."""
+
+
+def may_end_epoch(statement: Statement) -> bool:
+    """Whether the schema may be another one behind *statement*."""
+    return statement.ends_epoch or statement.kind in _MAY_END_EPOCH
 
 
 class Known(Transactions):
@@ -96,9 +103,12 @@ class Known(Transactions):
     def _may_know(self) -> bool:
         if not self.pipe.switches.known_statements or self.journal.is_pinned or self.keeps_server:
             return False
-        if self.held is None:
+        held = self.held
+        if held is None:
             return True
-        return (self.held.isolation or self.pipe.default_isolation(self.journal.wanted)) in _NO_SNAPSHOT
+        if held.has_local:
+            return False  # what Parse looks at is not what the session's label says
+        return (held.isolation or self.pipe.default_isolation(held.label)) in _NO_SNAPSHOT
 
     def _parse_settings(self) -> object:
         """What a shared statement's key says of the settings at Parse; sessions with names of their own share nothing."""
@@ -121,6 +131,9 @@ class Known(Transactions):
         return any(reason == PREPARED for reason, _ in self.journal.lasting or ())
 
     def lost(self, error: bytes, server: ServerSession, *, failed_here: bool) -> bytes:
+        watches = [entry.watch for entry in server.queue if entry.watch is not None]
+        if any(watch.statements is None or any(map(may_end_epoch, watch.statements)) for watch in watches):
+            self._ends_epoch = True  # whether it was done is not known
         self._epoch_ends(is_idle=True)
         return super().lost(error, server, failed_here=failed_here)
 

@@ -141,6 +141,15 @@ class Journal:
         for effect in statement.effects:
             self._effect(effect, statement, parameters)
 
+    def join(self, told: bytes | None) -> None:
+        """Between transactions: what several SETs of the merged setting came to is *told*."""
+        is_same = self.actual is self.wanted
+        self.wanted = self.wanted.joined(told)
+        if is_same:
+            self.actual = self.wanted
+        elif self.actual is not settings.UNKNOWN:
+            self.actual = self.actual.joined(told)
+
     def restored(self) -> None:
         """The server has the start-up values again, too."""
         self.actual = self.wanted
@@ -183,7 +192,10 @@ class Journal:
                 self._change(b"role", None)
 
     def _change(self, name: bytes, sql: bytes | None) -> None:
-        self.wanted = self.wanted.with_(name, self.base.items.get(name) if sql is None else sql)
+        if sql is None:
+            self.wanted = self.wanted.with_(name, None).with_(name, self.base.items.get(name))
+        else:
+            self.wanted = self.wanted.with_(name, sql)
         if self.actual is not settings.UNKNOWN:
             self.actual = self.actual.with_(name, sql)
 

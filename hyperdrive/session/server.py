@@ -26,7 +26,7 @@ from hyperdrive.pgwire.framing import (
     ROW_DESCRIPTION,
     read_length,
 )
-from hyperdrive.pgwire.messages import error_response, parameter_status, read_error_fields, read_parameter_status
+from hyperdrive.pgwire.messages import error_response, read_error_fields, read_parameter_status
 from hyperdrive.session import replies
 from hyperdrive.session.replies import FINISH, IDLE_MOVES, LOOK, READY, STAY, Action, Expected
 from hyperdrive.session.scopes import Whole
@@ -408,6 +408,7 @@ class ServerSession:
             if message == named.told:
                 return b""
             self.failed = True
+            self.statements[named.statement] = False  # what it has now is not what its clients were told
             if self.client is not None:
                 self.client.changed(head)
                 if head.action is Action.CHECK:
@@ -432,33 +433,32 @@ class ServerSession:
             self.copy_fed = False
         if self.status == IDLE:
             self.attention = self.journalled = False
-        if self.client is not None:
-            self.client.settle(self.status, failed=failed, at_rest=not self.queue and not self.open_scope)
-            if self.status == IDLE:
-                self.label = self.client.journal.actual
-            else:
-                return self._untold(self.client)
-        return b""
-
-    def _untold(self, client: ClientSession) -> bytes:
-        """What is set and undone again before ReadyForQuery the origin reports to nobody; a client that was told ahead has to hear."""
-        if client.live is None or client.told is self.view:
+        client = self.client
+        if client is None:
             return b""
-        return b"".join(parameter_status(n, v) for n, v in self.view.items() if client.is_news(n, v))
+        client.settle(self.status, failed=failed, at_rest=not self.queue and not self.open_scope)
+        if self.status == IDLE:
+            self.label = client.journal.actual
+        # A SET that was answered here and reverted before the origin reported it: the client alone knows of it (W-34).
+        return client.tell_news(self.view)
 
     def _parameter_status(self, message: bytes) -> bytes | None:
         name, value = read_parameter_status(message)
         if self.view.get(name) != value:
             self.view = values({**self.view, name: value})
-        if self.client is None:
+        if self.client is None or (self.queue and self._is_past(self.queue[0])):
             return b""
         if self.queue and self.queue[0].action is Action.FORWARD and not self.journalled:
             # Nothing the client ran says so: a trigger, a view or a function of its own did it (W-37).
             self.client.journal.completed_unknown()
             self.attention = self.journalled = True
-        if self.queue and self.queue[0] is replies.RESTORE and self.client.live is not None:
-            return b""  # the client was told what a SET behind it will come to
         return None if self.client.is_news(name, value) else b""
+
+    def _is_past(self, head: Expected) -> bool:
+        """What the origin reports of *head* the client has been told, and maybe more since: what goes ahead of its transaction."""
+        return head in replies.ENDS or (
+            head is replies.RESTORE and self.client is not None and self.client.live is not None
+        )
 
     def _notice(self, message: bytes) -> bytes | None:
         if self.client is not None and self.queue and self.queue[0].action is Action.FORWARD:
@@ -480,6 +480,7 @@ class ServerSession:
         if self.client is not None and (head in replies.HELD or head in replies.AHEAD):
             # It was answered before it was sent. Behind what is held nothing has run, behind settings something may have.
             self.failed = True
+            self.client.pipe.accepted.clear()  # a right may have been taken away
             if self.client.live is not None:
                 self.refusal = message
             raise OriginLost(
@@ -528,14 +529,13 @@ class ServerSession:
         26000: our names vanished behind our back (W-23). 0A000: the result changed, and nobody was told the old one (W-26).
         """
         client, named = self.client, head.named
+        if named is not None and sqlstate == "26000":
+            self.statements.pop(named.statement, None)
         if client is None or named is None or self.status != IDLE or len(self.queue) != client.again_entries:
             return False  # replies of the scope may have been passed on
-        if sqlstate == "26000":
-            self.statements.pop(named.statement, None)
-        elif sqlstate == "0A000" and named.told is None:
-            client.changed(head)
-            self.statements[named.statement] = False
-        else:
+        if sqlstate == "0A000" and named.told is None:
+            named.refer_to(client.pipe.registry.successor(named.statement))
+        elif sqlstate != "26000":
             return False
         rest = [entry for entry in self.queue if entry.kind == "S"]
         if self.queue[-1].kind != "S" or len(rest) != 1 or not client.resend_scope():
@@ -594,10 +594,6 @@ class ServerSession:
             self.open_scope = True  # the Syncs so far do not count
 
     # --- what it has ----------------------------------------------------------------------------------------------------------
-
-    def difference(self, told: Mapping[bytes, bytes]) -> bytes:
-        """ParameterStatus for each value that differs from what a client was *told*."""
-        return b"".join(parameter_status(n, v) for n, v in self.view.items() if told.get(n) != v)
 
     def forget_statements(self) -> None:
         """The server has lost its prepared statements (DISCARD ALL, DEALLOCATE ALL; W-23)."""

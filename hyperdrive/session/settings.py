@@ -22,6 +22,9 @@ _RESET: Final[dict[bytes, bytes]] = {b"session_authorization": b"RESET SESSION A
 PREFIX: Final = b"hyperdrive."
 """Settings of ours: they are in the client's label like any other, and never reach a server."""
 
+MERGED: Final = b"datestyle"
+"""SET of it may say only half, style or order, and leaves the other half as it was."""
+
 
 class Label:
     """Settings that differ from the server's own defaults: name to SQL. Immutable and interned: compare with ``is``."""
@@ -36,9 +39,17 @@ class Label:
         items = dict(self.items)
         if sql is None:
             items.pop(name, None)
+        elif name == MERGED and name in items and items[name] != sql:
+            items[name] += b"; " + sql
         else:
             items[name] = sql
         return label(items)
+
+    def joined(self, value: bytes | None) -> Label:
+        """This label with one text for the merged setting, now that its *value* is known."""
+        if value is None or b"; " not in self.items.get(MERGED, b""):
+            return self
+        return self.with_(MERGED, None).with_(MERGED, statement_for(MERGED, value))
 
     def __repr__(self) -> str:
         return f"<Label {dict(self.items)}>"
@@ -129,7 +140,8 @@ def transition(have: Label, want: Label) -> bytes:
         for name in _IDENTITY:
             if changed_identity and name in have.items:
                 commands.append(_RESET[name])
-        commands += [b"RESET " + _quote_name(name) for name in _others(have.items) if name not in want.items]
+        gone = [name for name in _others(have.items) if name not in want.items or _leaves_half(name, have, want)]
+        commands += [b"RESET " + _quote_name(name) for name in gone]
         if not changed_identity:
             commands += [
                 sql for name, sql in _sorted(want.items) if have.items.get(name) != sql and name not in _IDENTITY
@@ -138,6 +150,10 @@ def transition(have: Label, want: Label) -> bytes:
     commands += [want.items[name] for name in _others(want.items) if have.items.get(name) != want.items[name]]
     commands += [want.items[name] for name in _IDENTITY if name in want.items]
     return b"; ".join(commands)
+
+
+def _leaves_half(name: bytes, have: Label, want: Label) -> bool:
+    return name == MERGED and have.items[name] != want.items[name]
 
 
 def _others(items: Mapping[bytes, bytes]) -> Iterable[bytes]:

@@ -30,11 +30,13 @@ class SharedStatement:
     ``body`` is the Parse message's content behind the name: SQL, zero, count and OIDs.
     """
 
-    __slots__ = ("__weakref__", "body", "described_in", "description", "name", "parsed_in", "verdict")
+    __slots__ = ("__weakref__", "body", "described_in", "description", "name", "parsed_in", "settings", "verdict")
 
-    def __init__(self, name: bytes, body: bytes, verdict: Verdict) -> None:
+    def __init__(self, name: bytes, body: bytes, verdict: Verdict, settings: object = None) -> None:
         self.name = name
         self.body = body
+        self.settings = settings
+        """What stands for the settings at its Parse."""
         self.verdict = verdict
         self.parsed_in = -1
         """The schema epoch in which the origin accepted it last."""
@@ -78,8 +80,8 @@ class Named:
     __slots__ = ("bind", "epoch", "has_failed", "is_pending", "name", "statement", "told", "types", "wanted")
 
     def __init__(self, statement: SharedStatement, name: bytes, wanted: Label = EMPTY, epoch: int = -1) -> None:
-        self.statement = statement
         self.name = name
+        self.refer_to(statement)
         self.wanted = wanted
         """The client's settings at Parse: literals were converted under them."""
         self.epoch = epoch
@@ -91,7 +93,11 @@ class Named:
         """Its Parse has not been answered, so it may yet turn out not to exist."""
         self.has_failed = False
         """Its Parse was skipped or refused: it never existed."""
-        self.bind = Expected("B", statement=statement, name=name, named=self)
+
+    def refer_to(self, statement: SharedStatement) -> None:
+        """Stand for *statement* from now on."""
+        self.statement = statement
+        self.bind = Expected("B", statement=statement, name=self.name, named=self)
 
 
 class StatementRegistry:
@@ -106,7 +112,8 @@ class StatementRegistry:
         found = self._by_key.get((body, settings))
         if found is None:
             self._last += 1
-            found = self._by_key[body, settings] = SharedStatement(b"_hd_%d" % self._last, body, verdict)
+            name = b"_hd_%d" % self._last
+            found = self._by_key[body, settings] = SharedStatement(name, body, verdict, settings)
         return found
 
     def find(self, body: bytes, settings: object) -> SharedStatement | None:
@@ -115,9 +122,13 @@ class StatementRegistry:
 
     def forget(self, statement: SharedStatement) -> None:
         """Give *statement* to nobody else: its result has changed, and a new Parse has to see the new one."""
-        for key, found in list(self._by_key.items()):
-            if found is statement:
-                del self._by_key[key]
+        if self._by_key.get((statement.body, statement.settings)) is statement:
+            del self._by_key[statement.body, statement.settings]
+
+    def successor(self, statement: SharedStatement) -> SharedStatement:
+        """The same text with the result that it has now; *statement* keeps what its clients were told."""
+        self.forget(statement)
+        return self.intern(statement.body, statement.settings, statement.verdict)
 
     def __len__(self) -> int:
         return len(self._by_key)

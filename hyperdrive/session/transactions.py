@@ -17,7 +17,7 @@ from hyperdrive.session.held import Held
 from hyperdrive.session.ours import Ours
 from hyperdrive.session.outcome import LISTENING
 from hyperdrive.session.pipe import Pipe
-from hyperdrive.session.settings import UNKNOWN, Label
+from hyperdrive.session.settings import MERGED, UNKNOWN, Label
 from hyperdrive.sql.verdict import Form, Isolation, Kind, Statement
 
 _SETS: Final = frozenset({Kind.SET, Kind.RESET, Kind.SET_SESSION_CHARACTERISTICS})
@@ -105,7 +105,9 @@ class Transactions(Ours):
         modes = statement.modes
         if modes is None or modes.snapshot is not None:
             return False
-        return self._accepts_modes(statement) and not (modes.isolation is not None and held.has_savepoint)
+        # Inside a savepoint only READ ONLY may be asked for.
+        is_harmless = modes.isolation is None and modes.deferrable is None and modes.read_only is not False
+        return self._accepts_modes(statement) and (is_harmless or not held.has_savepoint)
 
     def _accepts_modes(self, statement: Statement) -> bool:
         """A standby refuses what writes and SERIALIZABLE (hot-standby#HOT-STANDBY-USERS); it says so itself."""
@@ -177,10 +179,9 @@ class Transactions(Ours):
         elif held is not None and kind is Kind.ROLLBACK_TO:
             told = held.cut(statement.name)
             self.journal.completed(statement, tag)
-            return messages.command_complete(tag) + (self._tell(told) if told is not None else b"")
+            return messages.command_complete(tag) + (self.tell_news(told) if told is not None else b"")
         elif self.live is not None and kind is Kind.SET_LOCAL:
-            self.live.settings.append(statement)
-            self.live.only_reads = False  # what is read from now on is another session's answer
+            self.live.set(statement)
         elif held is not None and kind in (Kind.SAVEPOINT, Kind.SET_TRANSACTION, Kind.SET_LOCAL):
             held.add(statement, self.told)
             if kind is Kind.SAVEPOINT:
@@ -198,7 +199,7 @@ class Transactions(Ours):
         told = self.held.told
         self.held = None
         self.journal.completed(statement, tag)
-        return messages.command_complete(tag) + (self._tell(told) if tag == b"ROLLBACK" else b"")
+        return messages.command_complete(tag) + (self.tell_news(told) if tag == b"ROLLBACK" else b"")
 
     def _set_here(self, statement: Statement, tag: bytes) -> bytes:
         key = key_of(statement, self.journal.wanted, self.told)
@@ -206,7 +207,7 @@ class Transactions(Ours):
         if self.held is not None:
             self.held.add(statement, self.told)
         elif self.live is not None:
-            self.live.settings.append(statement)
+            self.live.set(statement)
         value = self.pipe.accepted.value(key)
         self.journal.completed(statement, tag)
         if self.held is None and self.live is None:
@@ -215,7 +216,12 @@ class Transactions(Ours):
         name = reported_name(changed_setting(statement) or b"", self.told)
         if value is not None and self.is_news(name, value):
             reply += messages.parameter_status(name, value)
+        if self.held is None and self.live is None:
+            self._join()
         return reply
+
+    def _join(self) -> None:
+        self.journal.join(self.told.get(reported_name(MERGED, self.told)))
 
     def _description(self, statement: Statement) -> bytes:
         """RowDescription or NoData of a statement that is answered here, as Describe of its portal gives it."""

@@ -255,8 +255,7 @@ class ClientSide(Side):
         state = server.session
         state.client = self.session
         if state.view is not self.session.told and state.label is self.session.journal.wanted:
-            self.unread += state.difference(self.session.told)
-            self.session.told = state.view
+            self.unread += self.session.tell_news(state.view)
         ops = self.session.ops
         verdict = ops[0][2] if len(ops) == 1 else None
         self.resend = ops[0] if verdict is not None and verdict.is_read else None
@@ -312,6 +311,8 @@ class ClientSide(Side):
         self.book.queue.remove(self)
         self.is_waiting = False
         self.unread += self.session.refuse(error)
+        if self.session.ops:
+            self._ship()
 
     def server_lost(self, server: ServerSide, error: bytes) -> None:
         """The linked server is gone."""
@@ -322,7 +323,7 @@ class ClientSide(Side):
         in_transaction = session.believes(state.status)
         if session.is_pinned or state.half_sent or state.is_mid_message:
             self._end(None)
-        elif resend is HELD and not state.failed and session.take_back_held():
+        elif resend is HELD and not state.failed and session.take_back_held(state):
             self._ship()
         elif resend is not None and resend is not HELD and not in_transaction and not session.ops and not state.failed:
             session.take_back(resend[1])
@@ -331,6 +332,8 @@ class ClientSide(Side):
             for entry in reversed(state.queue):
                 session.dropped(entry)
             self.unread += session.lost(state.refusal or error, state, failed_here=in_transaction)
+            if session.ops:
+                self._ship()
 
     def leaves(self) -> None:
         """The client is gone; a server that is not clean goes with it."""

@@ -6,41 +6,9 @@ from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
 from hyperdrive.session.pipe import Eager, Switches
 from hyperdrive.sql.verdict import Isolation
-from hyperdrive.testing.frontend import bind, describe_portal, execute, parse, query, sync
+from hyperdrive.testing.frontend import parse, query, sync
 from hyperdrive.testing.playbook import VIEW, Playbook, backend, make_pipe
-
-BEGUN = backend("C BEGIN", "Z T")
-ROW = backend("T x", "D 1", "C SELECT 1")
-
-
-def ahead(*statements: str) -> bytes:
-    """What carries held statements to the server."""
-    runs = [messages.parse(b"", sql.encode()) + messages.bind(b"", b"") + messages.execute() for sql in statements]
-    return b"".join(runs) + messages.close(b"P")
-
-
-def carried(*tags: str) -> bytes:
-    """What the server says to that."""
-    return b"".join(backend("1", "2", f"C {tag}") for tag in tags) + backend("3")
-
-
-def extended(sql: str) -> bytes:
-    return parse(sql) + bind() + describe_portal() + execute() + sync()
-
-
-def begin(book: Playbook, sql: str = "begin") -> None:
-    book.a.sends(query(sql))
-    book.a.gets(BEGUN)
-
-
-def live(book: Playbook, sql: str = "begin") -> None:
-    """A transaction that has reached the server."""
-    begin(book, sql)
-    book.a.sends(query("select 1"))
-    book.server.gets(ahead(sql), query("select 1"))
-    book.server.sends(carried("BEGIN") + ROW + backend("Z T"))
-    book.a.gets(ROW, backend("Z T"))
-
+from tests.hyperdrive.session.holding import BEGUN, ROW, accept, ahead, apart, begin, carried, extended, live
 
 # --- E-2 ---
 
@@ -443,11 +411,6 @@ def test_commit_of_what_has_provably_only_read_is_answered_at_once(sql: str, pro
 # --- E-7 ---
 
 
-def accept(book: Playbook, sql: str, *reported: str) -> None:
-    """The origin takes *sql* from client b, so it need not be asked again."""
-    book.asks(book.b, query(sql), backend("C SET", *reported, "Z I"))
-
-
 def test_a_set_that_the_origin_has_accepted_travels_with_the_next_statement() -> None:
     with Playbook() as book:
         accept(book, "set work_mem to '2MB'")
@@ -550,12 +513,6 @@ def test_what_an_unpinned_session_has_nothing_of_is_answered_here(sql: str) -> N
     with Playbook() as book:
         book.a.sends(query(sql))
         book.a.gets(backend(f"C {tag}", "Z I"))
-
-
-def apart(sql: str) -> bytes:
-    """What carries a SET to a server that is in a transaction: a portal of its own (W-28)."""
-    bound = messages.bind(b"_hd", b"") + messages.execute(b"_hd") + messages.close(b"P", b"_hd")
-    return messages.parse(b"", sql.encode()) + bound
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])

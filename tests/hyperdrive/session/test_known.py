@@ -6,6 +6,7 @@ from hyperdrive.pgwire import messages
 from hyperdrive.session.pipe import Switches
 from hyperdrive.testing.frontend import bind, describe_statement, execute, message, parse, query, sync
 from hyperdrive.testing.playbook import Playbook, backend, make_pipe
+from tests.hyperdrive.session.holding import carried
 
 SQL = "select a from t where b = $1"
 ASK = parse(SQL, "s1") + describe_statement("s1") + sync()
@@ -162,3 +163,111 @@ def test_switched_off_the_origin_is_asked() -> None:
         server.sends(TOLD + backend("Z I"))
         for side in (book.a, *book.servers):
             side.take()
+
+
+TABLE = "select a from t"
+OF_B = backend("1", "t", "T a_of_b")
+
+
+LOCAL = "set local search_path to 'b'"
+ASK_TABLE = parse(TABLE, "s1") + describe_statement("s1") + sync()
+
+
+def is_asked(book: Playbook) -> bool:
+    """Whether client b's Parse of the text is the origin's to answer."""
+    book.b.sends(ASK_TABLE)
+    asked = book.b.take() == b""
+    for server in book.servers:
+        server.take()
+    book.b.leaves()
+    return asked
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_what_a_local_setting_shows_a_transaction_is_nobody_elses(is_held: bool) -> None:
+    with Playbook(servers=2) as book:
+        if is_held:
+            book.b.sends(query(LOCAL))
+            book.b.server.sends(backend("N 25P01 no transaction", "C SET", "Z I"))
+            book.b.take()
+        book.a.sends(query("begin"))
+        book.a.sends(query(LOCAL))
+        server = book.a.server
+        if server is not None:
+            server.sends(carried("BEGIN") + backend("C SET", "Z T"))
+        book.a.gets(backend("C BEGIN", "Z T", "C SET", "Z T"))
+        book.a.sends(ASK_TABLE)
+        server = book.a.server
+        assert server is not None
+        server.sends((carried("BEGIN", "SET") if is_held else b"") + OF_B + backend("Z T"))
+        book.a.gets(OF_B, backend("Z T"))
+        book.a.leaves()
+        assert is_asked(book)
+
+
+def test_a_local_setting_is_not_answered_with_what_others_were_told() -> None:
+    with Playbook() as book:
+        book.asks(book.b, query("set local search_path to 'b'"), backend("N 25P01 no transaction", "C SET", "Z I"))
+        book.b.sends(parse(TABLE, "x") + describe_statement("x") + sync())
+        book.server.take()
+        book.server.sends(backend("1", "t", "T a", "Z I"))
+        book.b.take()
+        book.a.sends(query("begin"))
+        book.a.sends(query("set local search_path to 'b'"))
+        book.a.gets(backend("C BEGIN", "Z T", "C SET", "Z T"))
+        book.a.sends(parse(TABLE, "s1") + describe_statement("s1") + sync())
+        book.a.gets()
+        book.server.gets_letters("PBE PBE C DS")
+        book.a.leaves()
+
+
+def test_what_is_described_behind_a_set_in_the_same_write_is_not_remembered() -> None:
+    with Playbook() as book:
+        book.a.sends(query("set search_path to 'b'") + parse(TABLE, "s1") + describe_statement("s1") + sync())
+        book.server.gets_letters("Q PDS")
+        book.server.sends(backend("C SET", "Z I") + OF_B + backend("Z I"))
+        book.a.gets(backend("C SET", "Z I"), OF_B, backend("Z I"))
+        assert is_asked(book)
+
+
+def test_a_client_that_was_told_the_old_result_never_gets_rows_of_the_new_one() -> None:
+    """Another client of the same statement, which was told nothing, gets a new one; the old one keeps its error (W-26)."""
+    with Playbook() as book:
+        book.b.sends(parse(TABLE, "x") + sync())
+        book.server.gets(parse(TABLE, "_hd_1"), sync())
+        book.server.sends(backend("1", "Z I"))
+        book.b.gets(backend("1", "Z I"))
+        book.a.sends(parse(TABLE, "s1") + describe_statement("s1") + sync())
+        book.server.gets(describe_statement("_hd_1"), sync())
+        book.server.sends(backend("t", "T a", "Z I"))
+        book.a.gets(backend("1", "t", "T a", "Z I"))
+        book.b.sends(bind("x") + execute() + sync())
+        book.server.gets(bind("_hd_1"), execute(), sync())
+        book.server.sends(backend("E 0A000 cached plan must not change result type", "Z I"))
+        book.server.gets(parse(TABLE, "_hd_2"), bind("_hd_2"), execute(), sync())
+        book.server.sends(backend("1", "2", "D 1 2", "C SELECT 1", "Z I"))
+        book.b.gets(backend("2", "D 1 2", "C SELECT 1", "Z I"))
+        book.a.sends(bind("s1") + execute() + sync())
+        book.server.gets(bind("_hd_1"), execute(), sync())
+        book.server.sends(backend("E 0A000 cached plan must not change result type", "Z I"))
+        book.a.gets(backend("E 0A000 cached plan must not change result type", "Z I"))
+
+
+def test_a_server_that_has_the_new_result_is_asked_each_time() -> None:
+    with Playbook(servers=2) as book:
+        book.a.sends(parse(TABLE, "s1") + describe_statement("s1") + sync())
+        server = book.a.server
+        assert server is not None
+        server.take()
+        server.sends(backend("1", "t", "T a", "Z I"))
+        book.a.take()
+        book.free.reverse()  # the other server
+        for letters, closed in [("PDH", b""), ("CPDH", backend("3"))]:
+            book.a.sends(bind("s1") + execute() + sync())
+            server = book.a.server
+            assert server is not None
+            server.gets_letters(letters)
+            server.sends(closed + backend("1", "t", "T a b"))
+            server.gets_letters("BS")
+            server.sends(backend("E 26000 the poison", "Z I"))
+            book.a.gets(messages.error_response("cached plan must not change result type", "0A000"), backend("Z I"))

@@ -15,7 +15,7 @@ from hyperdrive.testing.playbook import backend
 
 REPORTED = {"timezone": "TimeZone"}
 DEFAULTS = {"timezone": "UTC", "work_mem": "4MB", "search_path": "public"}
-EXITS = ("commit", "rollback", "rollback to")
+EXITS = ("commit", "end", "rollback", "abort", "rollback to")
 
 _SET = re.compile(r"(?:set|SET) (local )?\"?(\w+)\"? (?:to|TO) '([^']*)'")
 _SET_CONFIG = re.compile(r"select pg_catalog\.set_config\('(\w+)', '([^']*)', false\)")
@@ -333,18 +333,26 @@ class Model:
         word, _, rest = lower.partition(" ")
         is_block = self.status != "I"
         match word:
-            case "begin":
+            case "begin" | "start":
                 warning = backend("N 25001 there is already a transaction in progress") if is_block else b""
                 self.status = "T"
-                return warning + backend("C BEGIN")
-            case "commit":
+                return warning + backend("C BEGIN" if word == "begin" else "C START TRANSACTION")
+            case "commit" | "end" | "rollback" | "abort" if rest == "and chain":
+                if not is_block:
+                    raise Refusal("25P01", "there is no transaction to chain")
+                keep = word in ("commit", "end") and self.status != "E"
+                self._end(keep=keep)
+                self.status = "T"
+                self._implicit()
+                return backend("C COMMIT" if keep else "C ROLLBACK")
+            case "commit" | "end":
                 warning = b"" if is_block else backend("N 25P01 there is no transaction in progress")
                 tag = "ROLLBACK" if self.status == "E" else "COMMIT"
                 self._end(keep=self.status != "E")
                 return warning + backend(f"C {tag}")
             case "rollback" if rest.startswith("to "):
                 return self._rollback_to(rest.removeprefix("to "))
-            case "rollback":
+            case "rollback" | "abort":
                 warning = b"" if is_block else backend("N 25P01 there is no transaction in progress")
                 self._end(keep=False)
                 return warning + backend("C ROLLBACK")
@@ -357,6 +365,8 @@ class Model:
                 index = self._savepoint(rest, "RELEASE SAVEPOINT")
                 del self.frames[index:]
                 return backend("C RELEASE")
+            case "set" if rest.startswith("transaction"):
+                return (b"" if is_block or is_multi else backend("N 25P01 SET TRANSACTION alone")) + backend("C SET")
             case "set":
                 return self._set(sql, is_local_useless=not is_block and not is_multi)
             case "reset":

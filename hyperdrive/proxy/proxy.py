@@ -191,6 +191,8 @@ class Proxy:
         context.clients.add(client)
         context.pool.clients += 1
         self.metrics.clients_admitted += 1
+        if context.cache is not None:
+            context.cache.maybe_identity(welcome.label)  # so that it is known by the time it reads
         transport.write(welcome.messages + messages.backend_key_data(pid, cancel_key) + messages.READY_IDLE)
         door.admitted()
         client.begin(admit.leftover)

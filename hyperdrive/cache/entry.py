@@ -32,6 +32,7 @@ class Entry:
         "fill_no",
         "fresh_until",
         "hits",
+        "info",
         "is_stored",
         "key",
         "newer",
@@ -67,6 +68,8 @@ class Entry:
         self.early_from = self.fresh_until = self.stale_until = self.error_until = sent_at
         self.proof: object = None
         """What the fill was checked against (a snapshot, a position); the caller's."""
+        self.info: object = None
+        """What the caller wants to find again with it."""
         self.shape: Shape | None = None
         self.hits = 0
         self.counted_hits = 0

@@ -26,7 +26,7 @@ from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import DATA_ROW, ERROR_RESPONSE, QUERY, split
 from hyperdrive.pool.acquire import acquire
 from hyperdrive.pool.interfaces import CloseReason, PoolKey
-from hyperdrive.proxy.identity import ASK, Identity, effective, identify
+from hyperdrive.proxy.identity import ASK, Identity, customs_of, effective, identify
 from hyperdrive.proxy.metrics import ReadMetrics
 from hyperdrive.proxy.refresh import Refresh
 from hyperdrive.session.server import IDLE
@@ -389,7 +389,9 @@ class PoolCache:
 
     def logged_in(self, server: ServerConnection, row: bytes) -> None:
         """A new server told its defaults."""
-        self._compare(server, identify(row, server.session.label, b"", 0, server.session.view).baseline)
+        server.customs = customs_of(row)
+        found = identify(row, server.session.label, b"", 0, server.session.view, server.customs)
+        self._compare(server, found.baseline)
 
     async def _ask(self, wanted: Label) -> None:
         try:
@@ -420,7 +422,7 @@ class PoolCache:
         row = row_of(await server.ask(ASK))
         if row is None or state.status != IDLE:
             return Identity(epoch=epoch, baseline=self.baseline, refused="settings that a server does not tell")
-        identity = identify(row, wanted, self.database.origin, epoch, state.view)
+        identity = identify(row, wanted, self.database.origin, epoch, state.view, server.customs)
         self._compare(server, identity.baseline)
         return identity
 

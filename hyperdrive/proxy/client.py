@@ -116,6 +116,9 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.idle_sweeps = 0
+        reader = self.reader
+        if reader is not None and reader.glance(data):
+            return
         session = self.session
         try:
             if session.receive(data):
@@ -172,13 +175,15 @@ class ClientConnection(asyncio.Protocol):
                 return
             if self._answered():
                 return
+            if self.reader is not None and session.whole is None:
+                self.reader.passed_by(session, None)
             server = self.context.pool.take()
             if server is None:
                 self._wait()
                 return
             self._link(server)
         else:
-            if server.session.is_at_rest and (self._answered() or self._served_behind(server)):
+            if server.session.is_at_rest and self._answered():
                 return
             ours = session.answer_ours(server.session)
             if ours is not None:
@@ -194,33 +199,23 @@ class ClientConnection(asyncio.Protocol):
             if told is not None:
                 self.write(told)
                 return
-            if self._served_inside(server):
+            if self.reader is not None and self._served_linked(self.reader, server):
                 return
             self.reading = False
             self.resend = None
+            if self.lead is not None:
+                self._start_lead(server)
         self._send(server)
 
-    def _served_behind(self, server: ServerConnection) -> bool:
-        """A read is answered from the cache while the last transaction is being ended: a hit never waits for that."""
-        session = self.session
-        if session.whole is None or self.reader is None or not server.session.is_closing:
-            return False
-        if self.reader.answer(session):
-            return True
-        lead, self.lead = self.lead, None
-        if lead is not None:
-            lead.fail()  # its reply would come behind another one
-        return False
-
-    def _served_inside(self, server: ServerConnection) -> bool:
-        """A read is answered from the cache in a transaction that a server has, as long as that has provably only read (E-9)."""
-        session = self.session
-        if session.whole is None or self.reader is None or not session.may_read_aside(server.session):
-            return False
-        if self.reader.answer_inside(session):
-            return True
-        if self.lead is not None:
-            self._start_lead(server)
+    def _served_linked(self, reader: Reader, server: ServerConnection) -> bool:
+        """A read is answered from the cache although a server is linked: it is ending the last transaction, or kept for the client, or
+        has provably only read in this one (E-9)."""
+        session, state = self.session, server.session
+        if session.whole is not None and state.is_at_rest and not session.journal.is_pinned:
+            return reader.answer(session)
+        if session.whole is not None and session.may_read_aside(state):
+            return reader.answer_inside(session)
+        reader.passed_by(session, state)
         return False
 
     def _answered(self) -> bool:
@@ -269,7 +264,8 @@ class ClientConnection(asyncio.Protocol):
         """The batch is about to be written to *server*: if it is still the one that the fill is for, its reply is copied."""
         lead, self.lead = self.lead, None
         assert lead is not None
-        if self.session.whole is None or server.session.queue:
+        state = server.session
+        if self.session.whole is None or (state.queue and not state.is_at_rest):
             lead.fail()
         else:
             lead.start(server)

@@ -64,6 +64,7 @@ class Filling:
         "expected",
         "fill",
         "flight",
+        "info",
         "on_end",
         "pipe",
         "settles",
@@ -80,6 +81,8 @@ class Filling:
         """In shadow mode: what would have been served instead."""
         self.on_end: Callable[[], None] | None = None
         """Called once, when there is an entry or there will be none."""
+        self.info: object = None
+        """To be found with the entry."""
         self.settles: Named | None = None
         """A prepared statement that means what its client was told, if the origin runs it now without a word."""
         self.pipe: Pipe | None = None
@@ -130,7 +133,7 @@ class Filling:
             self.fail()
             return
         entry = fill.entry(body, cache.now(), cache.chance())
-        entry.shape = self.shape
+        entry.shape, entry.info = self.shape, self.info
         if self.shape is not None:
             self.shape.seconds += entry.cost_seconds
         cache.store.put(entry)

@@ -42,9 +42,10 @@ _IDLE_PREFIX_BYTES: Final = (*(prefix.encode() for prefix in _IDLE_PREFIXES), PR
 
 _KEPT: Final = f"name <> all ('{{{','.join(IDLE_SETTINGS)}}}') and name !~ '^(tcp|log|track)_'"
 
-_ANYBODYS: Final = """context in ('user', 'superuser')
-  and name not in ('dynamic_library_path', 'session_preload_libraries', 'extension_control_path')"""
-"""Settings that sessions may have of their own, but for those that only some roles see: a server's defaults look the same to all."""
+_ANYBODYS: Final = """context in ('user', 'superuser') and reset_val is distinct from boot_val and name !~ '^transaction_'
+  and name not like '%.%' and name not in ('dynamic_library_path', 'session_preload_libraries', 'extension_control_path')"""
+"""Settings that sessions may have of their own, without those that only some roles see and those of libraries, which are there once
+something has loaded them: a server's defaults look the same to everybody and at any time."""
 
 ASK: Final = f"""
 select pg_catalog.json_build_object(
@@ -56,7 +57,12 @@ select pg_catalog.json_build_object(
  'settings', (select pg_catalog.json_object_agg(name, setting order by name)
   from pg_catalog.pg_settings where setting is distinct from boot_val and {_KEPT}),
  'baseline', (select pg_catalog.md5(pg_catalog.string_agg(name || '=' || coalesce(reset_val, ''), ',' order by name))
-  from pg_catalog.pg_settings where {_KEPT} and {_ANYBODYS} and name !~ '^transaction_'),
+  from pg_catalog.pg_settings where {_KEPT} and {_ANYBODYS}) || ' ' || (extract(epoch from pg_catalog.pg_conf_load_time()))::text,
+ 'custom', (select pg_catalog.json_object_agg(name, pg_catalog.current_setting(name, true) order by name)
+  from (select distinct pg_catalog.split_part(c, '=', 1) as name
+   from pg_catalog.pg_db_role_setting s cross join lateral pg_catalog.unnest(s.setconfig) c
+   where s.setdatabase in (0, (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database()))
+   and s.setrole in (0, (select oid from pg_catalog.pg_roles where rolname = session_user))) x where name like '%.%'),
  'isolation', pg_catalog.current_setting('default_transaction_isolation'),
  'read_only', pg_catalog.current_setting('default_transaction_read_only'),
  'replication_role', pg_catalog.current_setting('session_replication_role'),
@@ -112,15 +118,24 @@ def field(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def identify(row: bytes, wanted: Label, origin: bytes, epoch: int, reported: Mapping[bytes, bytes]) -> Identity:
-    """The identity that a server's answer to ``ASK`` means; *origin* is fields 1 and 2 of the key.
+def customs_of(row: bytes) -> str:
+    """What a server that has just logged in says of the settings of programs and libraries that its role or database was given."""
+    return json.dumps(json.loads(row)["custom"], sort_keys=True)
+
+
+def identify(
+    row: bytes, wanted: Label, origin: bytes, epoch: int, reported: Mapping[bytes, bytes], customs: str
+) -> Identity:
+    """The identity that a server's answer to ``ASK`` means; *origin* is fields 1 and 2 of the key, *customs* what ``customs_of`` gave
+    when it logged in.
 
     Raises:
         ValueError: not such an answer.
     """
     said: dict[str, Any] = json.loads(row)
+    baseline = f"{said['baseline']} {customs}"
     if said["session"] is None or said["current"] is None:
-        return Identity(epoch=epoch, baseline=said["baseline"], refused="role")
+        return Identity(epoch=epoch, baseline=baseline, refused="role")
     settings = json.dumps(said["settings"], sort_keys=True, separators=(",", ":")).encode()
     path = tuple(said["path"] or ())
     roles = f"{said['session']},{said['current']}".encode()
@@ -131,11 +146,19 @@ def identify(row: bytes, wanted: Label, origin: bytes, epoch: int, reported: Map
     elif said["replication_role"] != "origin":
         refused = f"session_replication_role = {said['replication_role']}"
     return Identity(
-        key=field(FORMAT, origin, roles, b",".join(b"%d" % oid for oid in path), settings, *custom(wanted.items)),
+        key=field(
+            FORMAT,
+            origin,
+            roles,
+            b",".join(b"%d" % oid for oid in path),
+            settings,
+            customs.encode(),
+            *custom(wanted.items),
+        ),
         epoch=epoch,
         user=int(said["current"]),
         path=path,
-        baseline=said["baseline"],
+        baseline=baseline,
         reported=reported,
         isolation=said["isolation"].encode(),
         is_read_only=said["read_only"] == "on",

@@ -15,11 +15,12 @@ from hyperdrive.cache.flight import Flight
 from hyperdrive.cache.policy import Override, Policy
 from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
-from hyperdrive.pgwire.framing import PARSE, QUERY
+from hyperdrive.pgwire.framing import BIND, PARSE, QUERY, read_length
 from hyperdrive.proxy.cache import InTransactions, Mode
 from hyperdrive.proxy.controls import NOTHING, Controls, controls_of
 from hyperdrive.proxy.fills import Filling
 from hyperdrive.proxy.identity import agrees, effective
+from hyperdrive.session.server import IDLE
 from hyperdrive.sql.hints import read_hints
 from hyperdrive.sql.introspection import may_be_introspection
 from hyperdrive.sql.lists import has_clock_word
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from hyperdrive.proxy.identity import Identity
     from hyperdrive.session.client import ClientSession
     from hyperdrive.session.held import Held
+    from hyperdrive.session.server import ServerSession
     from hyperdrive.session.settings import Label
     from hyperdrive.session.statements import Named
     from hyperdrive.sql.hints import Hints
@@ -121,21 +123,32 @@ def read_of(kind: int, data: bytes, session: ClientSession) -> Read | Refused:
     return read
 
 
-def extended_key(kind: int, data: bytes, session: ClientSession) -> bytes:
-    """The key of an extended batch whose text has no comments: what ``read_of`` makes of it, and nothing else; empty if it has none."""
+def glanced_key(kind: int, data: bytes, session: ClientSession) -> bytes:
+    """The key of *data* if it is an extended batch of the usual shape whose text has no comments; empty if it is not.
+
+    What ``read_of`` makes of it, and nothing else. Lengths are checked: between Bind and the end stands what the letter says.
+    """
     if data.endswith(_DESCRIBED):
-        letter, end = b"D", -len(_DESCRIBED)
+        letter, end = b"D", len(data) - len(_DESCRIBED)
     elif data.endswith(_EXECUTED):
-        letter, end = b"E", -len(_EXECUTED)
+        letter, end = b"E", len(data) - len(_EXECUTED)
     else:
         return b""
+    first_end = 1 + read_length(data, 1)[0]
     if kind == PARSE:
-        parsed = 1 + int.from_bytes(data[1:5], "big")
-        return letter + data[6:parsed] + data[parsed + 7 : end]
-    named = session.named_by(data)
-    if named.wanted is not session.journal.wanted or named.epoch != session.pipe.epoch:
+        # Behind Parse of the unnamed statement a Bind of it to the unnamed portal, and behind that the end.
+        if data[5] or data[first_end : first_end + 1] != b"B" or data[first_end + 5 : first_end + 7] != b"\0\0":
+            return b""
+        if first_end + 1 + read_length(data, first_end + 1)[0] != end:
+            return b""
+        return letter + data[6:first_end] + data[first_end + 7 : end]
+    if kind != BIND or data[5] or first_end != end:
         return b""
-    return letter + named.statement.body + data[7 + len(named.name) : end]
+    name_end = data.find(b"\0", 6)
+    named = session.named(data[6:name_end])
+    if named is None or named.wanted is not session.journal.wanted or named.epoch != session.pipe.epoch:
+        return b""
+    return letter + named.statement.body + data[name_end + 1 : end]
 
 
 def _without_comments(text: bytes) -> tuple[bytes | None, Hints | None]:
@@ -222,32 +235,52 @@ class Reader:
 
     # --- the query path -------------------------------------------------------------------------------------------------------
 
+    def glance(self, data: bytes) -> bool:
+        """Serve *data*, all that came in one read, if it is a batch whose answer is at hand.
+
+        Nothing has looked at it yet. That an entry stands under its key says that it is one whole read, and everything else that
+        was ever asked about it; only what is not in the key has to be looked at here.
+        """
+        client = self._client
+        session = client.session
+        if (
+            session.journal.wanted is not self._wanted
+            or session.told is not self._told
+            or client.server is not None
+            or client.waiting
+            or session.held is not None
+            or not session.is_fresh
+        ):
+            return False
+        kind = data[0]
+        key = data if kind == QUERY else glanced_key(kind, data, session)
+        space = self._space
+        entry = space.entries.get(key)
+        if entry is None or entry.seen != space.domain.seq or entry.fill_no <= self.last_write_no:
+            return False
+        now = self._now()
+        if now >= entry.early_from:
+            return False
+        entry.hits += 1
+        self._store.hits += 1
+        self.last_kind = "hit"
+        self.last_entry = entry
+        self.last_at = now
+        if kind == QUERY:
+            session.unnamed = None
+            client.write(entry.body)
+        elif kind == PARSE:
+            session.unnamed = data
+            session.unnamed_verdict = entry.info  # type: ignore[assignment]  # the cache does not know what it is
+            client.write(messages.PARSE_COMPLETE + entry.body)
+        else:
+            client.write(entry.body)
+        session.close_portal()
+        return True
+
     def answer(self, session: ClientSession) -> bool:
         """Serve the batch, one whole read, or wait for somebody else's answer to it; ``False``: it has to be sent."""
-        if session.journal.wanted is not self._wanted or session.told is not self._told or session.held is not None:
-            return self._look(session) if self._pool.caches_reads else self._look_known(session)
-        kind, data, verdict = session.ops[0]
-        key = data if kind == QUERY else extended_key(kind, data, session)
-        entry = self._space.entries.get(key)
-        if entry is not None and entry.seen == self._space.domain.seq and entry.fill_no > self.last_write_no:
-            now = self._now()
-            if now < entry.early_from:
-                entry.hits += 1
-                self._store.hits += 1
-                self.last_kind = "hit"
-                self.last_entry = entry
-                self.last_at = now
-                body = entry.body
-                if kind == PARSE:
-                    session.unnamed = data
-                    session.unnamed_verdict = verdict
-                    body = messages.PARSE_COMPLETE + body
-                elif kind == QUERY:
-                    session.unnamed = None
-                session.drop_whole()
-                self._client.write(body)
-                return True
-        return self._look(session)
+        return self._look(session) if self._pool.caches_reads else self._look_known(session)
 
     def answer_inside(self, session: ClientSession) -> bool:
         """The same in a transaction that a server has, and that has provably only read."""
@@ -257,7 +290,7 @@ class Reader:
         """The same for whatever is not found at a glance."""
         kind, data, verdict = session.ops[0]
         if not is_select(verdict):
-            return self.bypass(Rule.NOT_SELECT)
+            return self._count(Rule.NOT_SELECT)
         identity = self._settle(session)
         if identity is None:
             return False
@@ -533,6 +566,7 @@ class Reader:
         assert self._identity is not None
         flight = Flight(fill) if bound else None
         filling = Filling(pool.cache, fill, flight, kind, self._identity, pool.database.shape_of(found, read.text))
+        filling.info = self._client.session.ops[0][2]
         if read.unsettled is not None:
             filling.settles, filling.pipe = read.unsettled, self._client.session.pipe
         return filling
@@ -607,11 +641,31 @@ class Reader:
 
     def bypass(self, rule: Rule, what: str = "") -> bool:
         """The cache has no part in the batch, by *rule*."""
+        self._count(rule)
+        self.last_kind, self.last_rule, self.last_object, self.last_entry = "bypass", rule, what, None
+        return False
+
+    def _count(self, rule: Rule) -> bool:
         reads = self._pool.cache.reads
         reads.queries_bypass += 1
         reads.bypasses[rule.value] += 1
-        self.last_kind, self.last_rule, self.last_object, self.last_entry = "bypass", rule, what, None
         return False
+
+    def passed_by(self, session: ClientSession, server: ServerSession | None) -> None:
+        """The batch goes to the origin without a look at the cache: *server* works for the session already, or it is no whole read."""
+        if not self._pool.caches_reads:
+            return
+        verdict = next((op[2] for op in session.ops if op[2] is not None), None)
+        if not is_select(verdict) and (verdict is None or not verdict.is_multi):
+            self._count(Rule.NOT_SELECT)
+        elif server is not None and server.status != IDLE:
+            self.bypass(Rule.IN_TRANSACTION)
+        elif session.journal.is_pinned:
+            self.bypass(Rule.SESSION_STATE, ", ".join(session.journal.reasons()))
+        elif verdict is not None and verdict.is_multi:
+            self.bypass(Rule.MULTI_STATEMENT)
+        else:
+            self.bypass(Rule.PORTAL)
 
     def _refuse(self, refused: Refused) -> bool:
         return self.bypass(refused.rule, refused.object)

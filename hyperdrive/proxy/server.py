@@ -73,6 +73,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         "cancels",
         "client",
         "context",
+        "customs",
         "errand",
         "filling",
         "pid",
@@ -93,6 +94,8 @@ class ServerConnection(Pooled, asyncio.Protocol):
         self.client: ClientConnection | Refresh | None = None
         self.baseline = ""
         """Stands for the defaults of its settings."""
+        self.customs = ""
+        """What it began with of settings of programs and libraries."""
         self._held: tuple[bytes, int] | None = None
         """A reply that the client gets when others have heard of what it changed, and its size as it came."""
         self._came = b""

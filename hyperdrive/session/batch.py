@@ -258,6 +258,16 @@ class Batch:
         self._cut(data)
         self._buffer = begun
 
+    @property
+    def is_fresh(self) -> bool:
+        """What comes now is the beginning of a message and of a scope, and nothing waits ahead of it."""
+        return not (self.ops or self._awkward or self._buffer)
+
+    def named(self, name: bytes) -> Named | None:
+        """The prepared statement of that name, cut to the bytes that count, if it is known to exist."""
+        found = self._shared.get(name)
+        return found if found is not None and not found.is_pending else None
+
     def regain_whole(self) -> None:
         """What was cut because its server was lost may be one whole scope: see again."""
         ops = self.ops

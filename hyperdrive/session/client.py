@@ -286,6 +286,10 @@ class ClientSession(Endings):
         """The batch, one whole scope, was answered without a server."""
         self.ops.clear()
         self.whole = None
+        self.close_portal()
+
+    def close_portal(self) -> None:
+        """A whole batch has made and used up the unnamed portal."""
         if self._portals:
             self._portals.pop(b"", None)
 

@@ -99,16 +99,34 @@ _CODE: Final = frozenset(("CallStmt", "DoStmt", "ExecuteStmt"))
 
 def _statement(node: str, tree: Tree, catalog: Catalog, path: Sequence[int]) -> Writes:
     if node in _QUERIES:
-        if "intoClause" in tree:
+        if "intoClause" in tree and not _is_temporary(tree["intoClause"].get("rel", {})):
             return UNKNOWN_AND_EPOCH
         return _Closure(catalog, path).writes(touched(node, tree))
-    if node in _HARMLESS:
+    if node in _HARMLESS or (node == "CreateStmt" and _is_temporary(tree.get("relation", {}))):
         return NOTHING
+    if node == "CreateTableAsStmt" and _is_temporary(tree.get("into", {}).get("rel", {})):
+        return _Closure(catalog, path).writes(touched(node, tree))
+    if node == "DropStmt" and tree.get("removeType") == "OBJECT_TABLE" and path and catalog.relations:
+        return _drop(tree, catalog, path)
     if node == "TransactionStmt":
         return UNKNOWN if tree.get("kind") == "TRANS_STMT_COMMIT_PREPARED" else NOTHING
     if node == "RefreshMatViewStmt":
         return _Closure(catalog, path).refresh(tree.get("relation", {}))
     return UNKNOWN if node in _CODE else UNKNOWN_AND_EPOCH
+
+
+def _is_temporary(relation: Tree) -> bool:
+    """No other session sees it, and one that has it takes no part in the cache."""
+    return relation.get("relpersistence") == "t" or relation.get("schemaname") == "pg_temp"
+
+
+def _drop(tree: Tree, catalog: Catalog, path: Sequence[int]) -> Writes:
+    """DROP TABLE: of nothing that the catalog knows it is the end of temporary tables, or of what was never read."""
+    for item in tree.get("objects", ()):
+        names = tuple(part.get("String", {}).get("sval", "") for part in item.get("List", {}).get("items", ()))
+        if not names or (names[0] != "pg_temp" and catalog.relation(names, path) is not None):
+            return UNKNOWN_AND_EPOCH
+    return NOTHING
 
 
 class _Unknown(Exception):

@@ -172,3 +172,39 @@ async def test_set_local_in_a_transaction_is_not_served(scene: CachedScene) -> N
         for one in (conn, direct):
             await one.query("commit")
     assert await direct.query(READ) == await conn.query(READ)
+
+
+async def test_behind_a_rollback_that_is_carried_out_behind_reads_are_served(scene: CachedScene) -> None:
+    """The server is still ending the transaction: the client need not wait for that either."""
+    conn, direct = await scene.client(), await scene.direct()
+    await scene.ask_twice(conn, READ)
+    for _ in range(5):
+        for sql in ("begin", "select 1 from other", "rollback", READ):
+            assert (await direct.query(sql)).letters == (await conn.query(sql)).letters
+        assert "hit" == scene.how(conn)
+
+
+async def test_a_commit_that_has_only_read_is_answered_at_once(scene: CachedScene) -> None:
+    """E-5: the catalog proves that it has."""
+    conn = await scene.client()
+    metrics = scene.proxy.app.proxy.metrics
+    saved = scene.proxy.app.proxy.contexts()[0].pipe.saved
+    before = sum(saved.values())
+    await conn.query("begin")
+    await conn.query(READ)
+    assert ["COMMIT"] == (await conn.query("commit")).tags
+    assert sum(saved.values()) >= before + 2
+    await conn.query("begin")
+    await conn.query("select v from t where id = (select count(*) from pg_stat_activity)")
+    assert ["COMMIT"] == (await conn.query("commit")).tags
+    assert 0 == metrics.ledger_mismatches
+
+
+async def test_session_pooling_is_served_too(scene: CachedScene) -> None:
+    await scene.start(pool_mode="session")
+    conn, other = await scene.client(), await scene.client()
+    assert "hit" == (await scene.ask_twice(conn, READ))[0]
+    await other.query("update t set v = 'x' where id = 1")
+    assert ("1", "x") == (await conn.query(READ)).rows[0]
+    await conn.query("create temp table t (id int, v text)")
+    assert [] == (await conn.query(READ)).rows

@@ -92,10 +92,16 @@ WRITES = [
     ("analyze", NOTHING),
     ("fetch 10 from c", NOTHING),
     ("listen c", NOTHING),
+    # --- temporary tables: nobody else sees them ---
+    ("create temp table n (a int)", NOTHING),
+    ("create table pg_temp.n (a int)", NOTHING),
+    ("create temp table n as select 1", NOTHING),
+    ("select 1 into temp n", NOTHING),
+    ("drop table nobody_knows_it", NOTHING),
+    ("drop table pg_temp.t", NOTHING),
     ("", NOTHING),
     # --- what ends the epoch ---
     ("create table n (a int)", "epoch"),
-    ("create temp table n (a int)", "epoch"),
     ("alter table t add x int", "epoch"),
     ("drop table t", "epoch"),
     ("select 1 into n", "epoch"),

@@ -80,6 +80,8 @@ class Endings(Extended):
             and server.status == IN_TRANSACTION
             and live.only_reads
             and not live.takes_locks
+            and not self.keeps_server
+            and not self.journal.is_pinned  # a temporary table may stand in the place of another
             and self._may_answer_live(server)
             and self.pipe.is_read_only(live.texts, self.journal.wanted)
         )

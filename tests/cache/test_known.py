@@ -6,7 +6,7 @@ import pytest
 
 from hyperdrive.metrics import Saved
 from hyperdrive.testing.cached import CachedScene
-from hyperdrive.testing.frontend import bind, describe_portal, execute, parse, sync
+from hyperdrive.testing.frontend import bind, describe_portal, execute, parse, query, sync
 from hyperdrive.testing.scene import eventually
 from hyperdrive.testing.wire import WireConnection
 
@@ -186,3 +186,20 @@ async def test_a_transaction_that_may_have_written_is_not_served_inside(scene: C
         assert (await conn.query("select v from t where id = 2")).rows == [("v2",)]
         assert before + 1 == trips(scene), first
         await conn.query("rollback")
+
+
+async def test_a_temporary_table_is_read_inside_a_transaction_and_behind_its_end(scene: CachedScene) -> None:
+    """It stands in the place of the permanent one, of which an answer is stored (rule 5)."""
+    await scene.start(cache="on", cache_in_transactions="always")
+    conn, other = await scene.client(), await scene.client()
+    read = "select v from t where id = 2"
+    await conn.query("create temp table t (id int, v text); insert into t values (2, 'own')")
+    await scene.settle(other)
+    assert (await scene.ask_twice(other, read))[0] == "hit"
+    for _ in range(2):
+        await conn.query("begin")
+        await conn.query("select 1 from other where id = 1")
+        assert (await conn.query(read)).rows == [("own",)]
+        conn.send(query("rollback"))
+        await conn.read_until("Z")
+        assert (await conn.query(read)).rows == [("own",)]

@@ -60,8 +60,12 @@ class Inference:
                 return None if found is None else frozenset((found.oid,))
             case ("any", sources):
                 return self._union(sources)
+            case ("array", inner):
+                return self._arrays(self.types(inner))
             case ("element", inner):
                 return self._elements(self.types(inner))
+            case ("fields", inner):
+                return self.types(inner)  # what the row holds, which is all that a conversion asks
             case ("call", names, sources):
                 return self._call(names, sources)
             case ("operator", names, left, right):
@@ -125,6 +129,12 @@ class Inference:
         type_ = self._catalog.types.get(oid)
         return type_ is None or type_.kind == "c" or type_.name in ("record", "anyelement", "anycompatible")
 
+    def _arrays(self, types: Types) -> Types:
+        if types is None:
+            return None
+        arrays = [self._catalog.types[oid].array or oid for oid in types if oid in self._catalog.types]
+        return frozenset(arrays) if len(arrays) == len(types) else None
+
     def _elements(self, types: Types) -> Types:
         if types is None:
             return None
@@ -142,10 +152,13 @@ class Inference:
         if named is not None:
             # `date(x)`: a call or a cast; of that type whichever it is, or nothing can be said.
             return frozenset((named.oid,)) if all(named.oid == function.result for function in candidates) else None
-        exact = self._exact([self.types(source) for source in sources], candidates)
+        exact = self._exact([self._argument(source) for source in sources], candidates)
         if exact is not None:
             return exact
         return _plain(self._catalog, [function.result for function in candidates])
+
+    def _argument(self, source: Source) -> Types:
+        return None if source[0] == "fields" else self.types(source)
 
     def _exact(self, arguments: Sequence[Types], candidates: Sequence[Function]) -> Types:
         """The results of the overloads that are chosen because every argument has their type exactly (typeconv-func)."""
@@ -165,7 +178,7 @@ class Inference:
             for operator in self._catalog.operators.get(names[-1], ())
             if len(names) == 1 or self._catalog.schema_names.get(operator.schema) == names[0]
         ]
-        lefts, rights = self.types(left), self.types(right)
+        lefts, rights = self._argument(left), self._argument(right)
         if lefts is None or rights is None:
             return _plain(self._catalog, [operator.result for operator in candidates])
         if lefts and rights:

@@ -39,9 +39,10 @@ B_IDENTITY: Final = """current_setting current_database current_catalog current_
     session_user getpgusername pg_backend_pid version pg_client_encoding pg_has_role row_security_active
     pg_current_snapshot pg_postmaster_start_time pg_my_temp_schema pg_is_other_temp_schema"""
 B_CATALOG: Final = """format_type obj_description col_description shobj_description pg_typeof pg_collation_for pg_column_size
-    pg_column_compression pg_column_toast_chunk_id pg_conf_load_time satisfies_hash_partition pg_table_size pg_indexes_size
+    pg_column_compression pg_column_toast_chunk_id pg_conf_load_time satisfies_hash_partition pg_partition_root pg_table_size pg_indexes_size
     pg_total_relation_size pg_database_size pg_tablespace_size pg_describe_object pg_identify_object
-    pg_identify_object_as_address pg_basetype pg_char_to_encoding pg_encoding_to_char"""
+    pg_identify_object_as_address pg_basetype"""
+"""Some are marked IMMUTABLE, and read the catalogs all the same."""
 B_TABLES: Final = """ts_stat ts_rewrite"""
 
 NEVER: Final = frozenset(f"{B_CLOCK} {B_IDENTITY} {B_CATALOG} {B_TABLES}".split())

@@ -24,8 +24,10 @@ Source: TypeAlias = tuple[Any, ...]
     ("type", names, is_array)        the result of a conversion
     ("call", names, sources)
     ("operator", names, left, right)
-    ("any", sources)                 one of these: CASE, COALESCE, ARRAY[…], a set operation
+    ("any", sources)                 one of these: CASE, COALESCE, a set operation
+    ("array", source)                an array of these
     ("element", source)              an element of an array
+    ("fields", source)               a row of these
 """
 
 NONE: Final[Source] = ("none",)
@@ -122,8 +124,8 @@ _READERS: Final[dict[str, Callable[[Tree, int], Source]]] = {
     "CaseExpr": _case,
     "CoalesceExpr": lambda value, depth: _any(value.get("args", ()), depth),
     "MinMaxExpr": lambda value, depth: _any(value.get("args", ()), depth),
-    "A_ArrayExpr": lambda value, depth: _any(value.get("elements", ()), depth),
-    "RowExpr": lambda value, depth: _any(value.get("args", ()), depth),
+    "A_ArrayExpr": lambda value, depth: ("array", _any(value.get("elements", ()), depth)),
+    "RowExpr": lambda value, depth: ("fields", _any(value.get("args", ()), depth)),
     "CollateClause": lambda value, depth: source(value["arg"], depth),
     "SubLink": _subquery,
     "A_Indirection": _indirection,

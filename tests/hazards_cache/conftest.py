@@ -85,6 +85,7 @@ create domain positive as int check (value > 0);
 create function odd(int) returns bool language sql volatile as 'select random() > 0.5 and $1 > 0';
 create domain shaky_domain as int check (odd(value));
 create domain my_date as date;
+create type comp_date as (a date);
 create type span as range (subtype = timestamptz);
 create table typed (m mood, p positive, ms mood[], sp span, my my_date);
 create table shaky_typed (id int, p shaky_domain);

@@ -17,7 +17,7 @@ R08_NOT_SELECT = [
     "with x as (delete from t returning *) select * from x", "select 1 into y", "explain analyze delete from t", "explain select 1",
     "show timezone", "copy t to stdout", "call p()", "do 'begin end'", "execute p", "fetch c", "merge into t using txt on t.id = txt.id when matched then delete",
     "insert into t values (1)", "update t set v = 1", "delete from t", "with x as (insert into t values (1) returning 1) table x",
-    "select * from (with x as (update t set v = 1 returning v) select * from x) s", "declare c cursor for select 1", "prepare p as select 1", "",
+    "select * from (with x as (update t set v = 1 returning v) select * from x) s", "declare c cursor for select 1", "with x as (merge into t using txt on t.id = txt.id when matched then delete returning 1) select * from x", "prepare p as select 1", "",
 ]  # fmt: skip
 
 R09_LOCKING = [
@@ -64,7 +64,7 @@ R14_FUNCTION = [
     "select * from t join txt on random() > 0.5", "select 1 group by random()", "select * from json_populate_record(null::t, '{}')",
     "select * from json_to_record('{}') as x(a date)", "select jsonb_populate_record(null::t, '{}')", "select obj_description(1)",
     "select pg_column_size(v) from t", "select hour at time zone 'UTC' from t", "select timezone('UTC', hour) from t", "select a.b.c.d()",
-    "select dblink('x')", "select statement_timestamp()", "select timeofday()", "select transaction_timestamp()", "select pg_conf_load_time()",
+    "select dblink('x')", "select statement_timestamp()", "select timeofday()", "select transaction_timestamp()", "select pg_conf_load_time()", "select pg_partition_root('parted')",
 ]  # fmt: skip
 
 R15_OPERATOR = [
@@ -98,7 +98,10 @@ R16_CLOCK_WORD = [
     "select x::date from (select null as x union select c from txt) y", "select x::date from (select ts as x from t union all select null) y, (select c as x from txt) z",
     "select x::timestamp from unnest(array['a']) x", "select $$now$$::date", "select * from t where ts > 'yesterday'", "select 'now'",
     "with recursive w(x) as (select c from txt union select x from w) select x::date from w", "select j::text::timestamptz from t", "select (t.j #>> '{a}')::date from t",
-    "select d::date from jsonb_array_elements_text('[]') d", "select txt::date from t", "select c::span from txt",
+    "select d::date from jsonb_array_elements_text('[]') d", "select txt::date from t", "select c::span from txt", "select json_value(j, '$.a' returning date) from t", "select json_query(j, '$.a' returning timestamptz[]) from t",
+    "select * from json_table('[]'::jsonb, '$' columns (d date path '$'))", "select * from xmltable('/a' passing xml '<a/>' columns d date path '.')",
+    "select xmlparse(content c)::text::date from txt", "select (array[c])[1]::date from txt", "select c::date[] from txt", "select (select txt from t limit 1)::timestamptz",
+    "select least(c, 'x')::date from txt", "select * from t where ts = any (array[(select c from txt)]::timestamptz[])", "select row(c)::comp_date from txt",
 ]  # fmt: skip
 
 VECTORS = [
@@ -136,6 +139,9 @@ CACHEABLE = [
     "select now from (select 1 as now) x", "select xmlelement(name a, v), xmlforest(v) from t", "select t from t", "select (t).v from t",
     "select nullif(v, 1), greatest(v, 2), coalesce(v, 3), case v when 1 then 'a' else 'b' end from t", "select v is null, v is not distinct from 3, not v > 3 from t",
     "select 'todayish'", "select 'nowhere'", "select * from only parent", "select interval '1 day' * 3", "select count(*) from t where d >= $1::date", "select other.t.id from other.t",
+    "select json_value(j, '$.a'), json_query(j, '$.b'), json_exists(j, '$.c'), json_value(j, '$.d' returning int) from t", "select json_arrayagg(v), json_objectagg(txt: v returning jsonb) from t",
+    "select * from json_table('[]'::jsonb, '$' columns (a int path '$.a', b text path '$.b'))", "select * from xmltable('/a' passing xml '<a/>' columns b int path 'b')",
+    "select (array[ts])[1]::date from t", "select least(ts, at)::date from t", "select extract(epoch from hour) from t", "select d + hour from t", "select t.* from t order by t.*",
 ]  # fmt: skip
 
 

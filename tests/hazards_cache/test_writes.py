@@ -102,6 +102,10 @@ WRITES = [
     ("", NOTHING),
     # --- what ends the epoch ---
     ("create table n (a int)", "epoch"),
+    ("create temp table n as select u(1)", "unknown"),
+    ("drop table n, pg_temp.n2", NOTHING),
+    ("drop table if exists t", "epoch"),
+    ("drop view n", "epoch"),
     ("alter table t add x int", "epoch"),
     ("drop table t", "epoch"),
     ("select 1 into n", "epoch"),

@@ -136,6 +136,7 @@ class App:
         self._door = self._door_settings(self.settings)
         self.proxy = self._make_proxy()
         self._sweeper = Sweeper(self.proxy)
+        self.proxy.idle_timeout_set = self._sweeper.look_soon
         self._watches: list[CatalogWatch] = []
         self.proxy.cache.wanted = self._keep_catalog
         rows = LocalRows(self.proxy, lambda: self.whole, PoolKey(self.dsn.database, self.dsn.user))

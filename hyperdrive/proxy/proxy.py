@@ -45,12 +45,23 @@ from hyperdrive.proxy.identity import ASK
 from hyperdrive.proxy.metrics import DatabaseMetrics, ProxyMetrics
 from hyperdrive.proxy.relay import Relay, asks_for_replication, open_relay
 from hyperdrive.proxy.server import ServerConnection
+from hyperdrive.session import idle
 from hyperdrive.session.client import ClientSession
 from hyperdrive.session.handshake import Admit
 from hyperdrive.session.ours import refusal
 from hyperdrive.session.pipe import Classify, Pipe, Switches
 from hyperdrive.session.server import IDLE
-from hyperdrive.session.settings import MERGED, PREFIX, UNKNOWN, Label, label, show, statement_for, transition
+from hyperdrive.session.settings import (
+    IDLE_SESSION,
+    MERGED,
+    PREFIX,
+    UNKNOWN,
+    Label,
+    label,
+    show,
+    statement_for,
+    transition,
+)
 from hyperdrive.session.statements import StatementRegistry
 from hyperdrive.sql.cache import VerdictCache
 from hyperdrive.tasks import spawn
@@ -64,6 +75,11 @@ log = logging.getLogger("hyperdrive.proxy")
 def is_ours(name: bytes) -> bool:
     """Whether a setting of a StartupMessage is one that we answer ourselves."""
     return name.lower().startswith(PREFIX)
+
+
+def stays_here(name: bytes, value: bytes) -> bool:
+    """Whether it is one that no server is asked for; an ``idle_session_timeout`` that makes no sense is left to the origin."""
+    return is_ours(name) or (name.lower() == IDLE_SESSION and idle.milliseconds(value) is not None)
 
 
 CONSOLES = frozenset({"hyperdrive", "pgbouncer"})
@@ -140,6 +156,8 @@ class Proxy:
         self._pool_settings = pool_settings
         self.forward_cancel = forward_cancel
         """``forward_cancel(worker, pid, key)`` takes a cancel request to where its client is."""
+        self.idle_timeout_set: Callable[[], None] = lambda: None
+        """To be called when a client has set an ``idle_session_timeout`` of its own."""
         self._contexts: dict[PoolKey, PoolContext] = {}
         self.stats: dict[str, DatabaseMetrics] = {}
         """By database."""
@@ -195,6 +213,8 @@ class Proxy:
             context.cache.maybe_identity(welcome.label)  # so that it is known by the time it reads
         transport.write(welcome.messages + messages.backend_key_data(pid, cancel_key) + messages.READY_IDLE)
         door.admitted()
+        if IDLE_SESSION in welcome.label.items:
+            self.idle_timeout_set()
         client.begin(admit.leftover)
 
     async def _admit_relay(self, key: PoolKey, admit: Admit, transport: Transport, door: FrontDoor) -> None:
@@ -234,8 +254,8 @@ class Proxy:
     # --- welcome ------------------------------------------------------------------------------------------------------------------
 
     async def _welcome(self, context: PoolContext, startup: Iterable[tuple[bytes, bytes]]) -> Welcome:
-        startup = tuple((name.lower() if is_ours(name) else name, value) for name, value in startup)
-        ours = {name: value for name, value in startup if is_ours(name)}
+        startup = tuple((name.lower() if stays_here(name, value) else name, value) for name, value in startup)
+        ours = {name: value for name, value in startup if stays_here(name, value)}
         if ours:
             return self._with_ours(await self._welcome(context, [one for one in startup if one[0] not in ours]), ours)
         if context.base is not None:
@@ -270,7 +290,8 @@ class Proxy:
         """
         wanted = found.label
         for name, value in ours.items():
-            refused = refusal(name, value)
+            is_idle = name == IDLE_SESSION and idle.is_known(found.told)
+            refused = None if is_idle else refusal(name, value)
             if refused is not None:
                 raise ClientError(refused[0], sqlstate=refused[1])
             wanted = wanted.with_(name, statement_for(name, value))
@@ -286,7 +307,8 @@ class Proxy:
         state = server.session
         # From a label that knows nothing: every value is set, whatever the server has. How each reads is what the last rows say.
         names = sorted(wanted.items)
-        sql = b"; ".join([transition(UNKNOWN, wanted), *(show(name) for name in names)])
+        left = [wanted.items[IDLE_SESSION]] if IDLE_SESSION in wanted.items else []
+        sql = b"; ".join([transition(UNKNOWN, wanted), *left, *(show(name) for name in names)])
         state.label = UNKNOWN
         canonical: list[bytes] = []
         for message in split(await server.ask(sql))[0]:
@@ -309,7 +331,8 @@ class Proxy:
         if len(canonical) != len(names):
             server.discard(CloseReason.OTHER)
             raise OriginLost("the start-up settings could not be verified")
-        state.label = wanted
+        if not left:
+            state.label = wanted
         told = state.view
         base = context.base or {}
         defaults = {name.lower(): value for name, value in base.items()}
@@ -360,6 +383,7 @@ class Proxy:
             switches=self.settings.switches_for(mode),
             saved=stats.origin_round_trips_saved,
         )
+        pipe.idle_timeout_set = lambda: self.idle_timeout_set()
         context = PoolContext(
             pipe,
             mode,

@@ -35,7 +35,7 @@ from hyperdrive.session.outcome import PREPARED, Watch
 from hyperdrive.session.pipe import Classify, Pipe
 from hyperdrive.session.replies import Action, Expected, fake
 from hyperdrive.session.server import FAILED, IDLE, ServerSession
-from hyperdrive.session.settings import PREFIX, Label, transition
+from hyperdrive.session.settings import Label, stays_here, transition
 from hyperdrive.session.statements import Named, SharedStatement
 from hyperdrive.sql.verdict import Form, Kind, Verdict
 
@@ -409,7 +409,7 @@ class ClientSession(Endings):
             return None
         if single.kind is Kind.RESET_ALL:
             return b"; ".join(
-                [b"RESET ALL", *(base[name] for name in sorted(base) if not name.startswith(PREFIX))]
+                [b"RESET ALL", *(base[name] for name in sorted(base) if not stays_here(name))]
             ), single.tag
         setting = single.setting
         if setting is None or setting.form not in (Form.RESET, Form.DEFAULT) or setting.name not in base:

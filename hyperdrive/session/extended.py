@@ -21,7 +21,7 @@ from hyperdrive.session.outcome import PREPARED, Parameters, Watch
 from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.replies import Action, Expected, fake
 from hyperdrive.session.server import FAILED, IDLE, ServerSession
-from hyperdrive.session.settings import Label
+from hyperdrive.session.settings import IDLE_SESSION, UNKNOWN, Label
 from hyperdrive.session.statements import NAME_BYTES, POISON, Named, SharedStatement
 from hyperdrive.sql.verdict import Kind, Statement, Verdict
 
@@ -418,6 +418,8 @@ class Extended(Answers):
             self._ends_epoch = True
         else:
             self.journal.completed(statement, tag, parameters)
+            if IDLE_SESSION in self.journal.wanted.items:
+                self._idle_timeout_reached_server(statement)
             if may_end_epoch(statement):
                 self._ends_epoch = True
             if statement.alters_defaults:
@@ -428,3 +430,10 @@ class Extended(Answers):
                 self._shared.pop(statement.name, None)
             if statement.kind in (Kind.DEALLOCATE_ALL, Kind.DISCARD_ALL):
                 self._shared.clear()
+
+    def _idle_timeout_reached_server(self, statement: Statement) -> None:
+        setting = statement.setting
+        if setting is not None and setting.name == IDLE_SESSION and not setting.is_local:
+            self.journal.actual = UNKNOWN  # it is undone before anybody else gets the server
+        if setting is not None or statement.effects:
+            self.pipe.idle_timeout_set()

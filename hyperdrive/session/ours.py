@@ -1,4 +1,4 @@
-"""``hyperdrive.*``: settings of ours, answered here in whatever state the session is, as PostgreSQL would answer for its own.
+"""``hyperdrive.*`` and ``idle_session_timeout``: answered here in whatever state the session is, as PostgreSQL would for its own.
 
 They are kept in the client's label, so that RESET, ROLLBACK and DISCARD ALL undo them, and never travel. What a value means is for who
 obeys it; here it is only told whether it makes sense. Knows no cache and no server.
@@ -12,11 +12,12 @@ from typing import Final
 
 from hyperdrive import __version__
 from hyperdrive.pgwire import messages
+from hyperdrive.session import idle
 from hyperdrive.session.failures import Failures
 from hyperdrive.session.pipe import Pipe
-from hyperdrive.session.settings import PREFIX, Label
+from hyperdrive.session.settings import IDLE_SESSION, PREFIX, Label, stays_here
 from hyperdrive.sql.parse import parse
-from hyperdrive.sql.verdict import Form, Kind, SetConfig, Statement
+from hyperdrive.sql.verdict import Form, Kind, SetConfig, Setting, Statement
 
 _BOOLEAN: Final = re.compile(rb"on|off|true|false|yes|no|1|0", re.IGNORECASE)
 _DURATION: Final = re.compile(rb"\s*(\d{1,12}(?:\.\d{1,6})?)\s*(us|ms|s|min|m|h|d|)\s*", re.IGNORECASE)
@@ -84,17 +85,30 @@ class Ours(Failures):
         """Whether *statement* is about such a setting, and is answered here."""
         if statement.kind is Kind.SHOW:
             name = (statement.name or b"").lower()
+            if name == IDLE_SESSION:
+                return name in self.journal.wanted.items
             return name.startswith(PREFIX) and (self.held is None or name in _SHOWN or name in SETTABLE)
         setting = statement.setting
-        if statement.kind not in _KINDS or setting is None or setting.is_local or not setting.name.startswith(PREFIX):
+        if statement.kind not in _KINDS or setting is None or setting.is_local or not stays_here(setting.name):
             return False
+        if setting.name == IDLE_SESSION:
+            return self._keeps_idle_timeout(setting)
         # In a transaction an error would have to end it: then the origin takes it for a setting of an extension, and nothing follows.
         return self.held is None or self._refusal(statement) is None
+
+    def _keeps_idle_timeout(self, setting: Setting) -> bool:
+        """What makes no sense goes to the origin, whose error it is."""
+        if not self.pipe.switches.local_settings or not idle.is_known(self.told):
+            return False
+        values = setting.values
+        if setting.form is Form.VALUE:
+            return values is not None and len(values) == 1 and idle.milliseconds(values[0]) is not None
+        return setting.form is not Form.CURRENT
 
     @staticmethod
     def _refusal(statement: Statement) -> tuple[str, str] | None:
         setting = statement.setting
-        if setting is None:
+        if setting is None or setting.name == IDLE_SESSION:
             return None
         if setting.form is not Form.VALUE:
             return refusal(setting.name, b"on" if SETTABLE.get(setting.name, (None,))[0] is _BOOLEAN else b"0")
@@ -114,6 +128,8 @@ class Ours(Failures):
         if refused is not None:
             return messages.error_response(*refused)
         self.journal.completed(statement, tag)
+        if statement.setting is not None and statement.setting.name == IDLE_SESSION:
+            self.pipe.idle_timeout_set()
         return messages.command_complete(tag)
 
     def _shown(self, name: bytes) -> bytes | None:
@@ -121,6 +137,8 @@ class Ours(Failures):
             return self.last_read().encode()
         if name == VERSION:
             return __version__.encode()
+        if name == IDLE_SESSION:
+            return idle.shown(idle.timeout_of(self.journal.wanted) or 0)
         if name not in SETTABLE:
             return None
         sql = self.journal.wanted.items.get(name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple, Protocol
 
 from hyperdrive.session import settings
-from hyperdrive.session.settings import EMPTY, Label, label, statement_for
+from hyperdrive.session.settings import EMPTY, IDLE_SESSION, Label, label, statement_for
 from hyperdrive.sql.verdict import (
     AdvisoryLock,
     AdvisoryUnlock,
@@ -214,6 +214,8 @@ class Journal:
         name = name.lower()
         if name in _OF_TRANSACTION:
             return
+        if name == IDLE_SESSION:
+            self.actual = settings.UNKNOWN  # a server has what it should not have
         self._change(name, None if effect.is_null else statement_for(name, value or b""))
 
     # --- pins -----------------------------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ class Pipe:
         "default_isolation",
         "defaults_changed",
         "epoch",
+        "idle_timeout_set",
         "is_read_only",
         "max_statements",
         "pin_unknown",
@@ -87,6 +88,8 @@ class Pipe:
         """Counts changes of the origin's schema: what is known of statements holds for one epoch."""
         self.schema_changed = schema_changed or self.end_epoch
         """To be called when a client changed the schema; ends the epoch of every pool of the database."""
+        self.idle_timeout_set: Callable[[], None] = lambda: None
+        """To be called when a session has set its ``idle_session_timeout``."""
         self.is_read_only: Callable[[Sequence[bytes], Label], bool] = lambda texts, label: False
         """``is_read_only(texts, label)``: whether these SELECTs provably write nothing, take no part in conflicts and call nothing
         volatile in a session with such settings (E-5). Only a catalog can tell; without one nothing is proven."""

@@ -25,6 +25,9 @@ PREFIX: Final = b"hyperdrive."
 MERGED: Final = b"datestyle"
 """SET of it may say only half, style or order, and leaves the other half as it was."""
 
+IDLE_SESSION: Final = b"idle_session_timeout"
+"""One of PostgreSQL's that is treated like them (``idle``)."""
+
 
 class Label:
     """Settings that differ from the server's own defaults: name to SQL. Immutable and interned: compare with ``is``."""
@@ -125,6 +128,11 @@ def _elements(value: bytes) -> list[bytes]:
     return found or [value]
 
 
+def stays_here(name: bytes) -> bool:
+    """Whether setting *name* is kept in labels only."""
+    return name == IDLE_SESSION or name.startswith(PREFIX)
+
+
 def transition(have: Label, want: Label) -> bytes:
     """The SQL that takes a server from label *have* to *want*; empty when there is nothing to do."""
     if have is want:
@@ -157,11 +165,11 @@ def _leaves_half(name: bytes, have: Label, want: Label) -> bool:
 
 
 def _others(items: Mapping[bytes, bytes]) -> Iterable[bytes]:
-    return sorted(name for name in items if name not in _IDENTITY and not name.startswith(PREFIX))
+    return sorted(name for name in items if name not in _IDENTITY and not stays_here(name))
 
 
 def _sorted(items: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
-    return sorted((name, sql) for name, sql in items.items() if not name.startswith(PREFIX))
+    return sorted((name, sql) for name, sql in items.items() if not stays_here(name))
 
 
 def _quote_name(name: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """A proxy as a process of its own, for programs that must not share an event loop or descriptors with it.
 
-``serving(origin_url)`` starts ``python -m tests.drivers.serve`` and yields the URL to connect to; the process ends when
-its standard input is closed, so it cannot outlive whoever started it.
+``serving(origin_url)`` starts ``python -m tests.drivers.serve`` and yields the URL to connect to, ``served`` its process id as
+well; the process ends when its standard input is closed, so it cannot outlive whoever started it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ ROOT = Path(__file__).parent.parent.parent
 @contextmanager
 def serving(origin_url: str, **overrides: object) -> Iterator[str]:
     """Run a proxy for *origin_url*; yield its URL. What it wrote to its log is shown if it did not end well."""
+    with served(origin_url, **overrides) as (url, _):
+        yield url
+
+
+@contextmanager
+def served(origin_url: str, **overrides: object) -> Iterator[tuple[str, int]]:
+    """As ``serving``, with the process id."""
     with TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.drivers.serve", origin_url, json.dumps(overrides)],
@@ -37,7 +44,7 @@ def serving(origin_url: str, **overrides: object) -> Iterator[str]:
                 process.wait(20)
                 log.seek(0)
                 raise RuntimeError(f"the proxy did not start:\n{log.read()}")
-            yield url
+            yield url, process.pid
         finally:
             process.stdin.close()
             try:

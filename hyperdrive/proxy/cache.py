@@ -389,8 +389,13 @@ class PoolCache:
 
     def logged_in(self, server: ServerConnection, row: bytes) -> None:
         """A new server told its defaults."""
-        server.customs = customs_of(row)
-        found = identify(row, server.session.label, b"", 0, server.session.view, server.customs)
+        try:
+            server.customs = customs_of(row)
+            found = identify(row, server.session.label, b"", 0, server.session.view, server.customs)
+        except (ValueError, KeyError) as error:
+            # Not quite a PostgreSQL: it is served, and nothing of it is cached, as nobody can be identified there.
+            log.warning("! %s: cannot tell the defaults of settings: %s", self.context.pool.key, error)
+            return
         self._compare(server, found.baseline)
 
     async def _ask(self, wanted: Label) -> None:

@@ -119,8 +119,19 @@ def field(*parts: bytes) -> bytes:
 
 
 def customs_of(row: bytes) -> str:
-    """What a server that has just logged in says of the settings of programs and libraries that its role or database was given."""
-    return json.dumps(json.loads(row)["custom"], sort_keys=True)
+    """What a server that has just logged in says of the settings of programs and libraries that its role or database was given.
+
+    Raises:
+        ValueError: not such an answer.
+    """
+    return json.dumps(_said(row)["custom"], sort_keys=True)
+
+
+def _said(row: bytes) -> dict[str, Any]:
+    said = json.loads(row)
+    if not isinstance(said, dict) or not {"session", "current", "custom"} <= said.keys():
+        raise ValueError("not an answer to the question who a session is")
+    return said
 
 
 def identify(
@@ -132,7 +143,7 @@ def identify(
     Raises:
         ValueError: not such an answer.
     """
-    said: dict[str, Any] = json.loads(row)
+    said = _said(row)
     baseline = f"{said['baseline']} {customs}"
     if said["session"] is None or said["current"] is None:
         return Identity(epoch=epoch, baseline=baseline, refused="role")

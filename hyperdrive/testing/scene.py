@@ -41,10 +41,10 @@ def _with_application(url: str) -> str:
 
 
 class Scene:
-    """What one test needs. ``start`` a proxy first; later clients connect to the newest one."""
+    """What one test needs. ``start`` a proxy first; later clients connect to the newest one. *defaults* are settings of each."""
 
-    def __init__(self, origin_url: str, stack: AsyncExitStack, major: int = 0) -> None:
-        self.origin_url, self.major = origin_url, major
+    def __init__(self, origin_url: str, stack: AsyncExitStack, major: int = 0, **defaults: Any) -> None:
+        self.origin_url, self.major, self._defaults = origin_url, major, defaults
         self._stack = stack
         self.proxy: Any = None
 
@@ -52,7 +52,7 @@ class Scene:
         """Start a proxy whose pool has *servers* places."""
         from hyperdrive.testing.proxy import running_proxy
 
-        context = running_proxy(origin_url or self.origin_url, **{"pool_size": servers, **overrides})
+        context = running_proxy(origin_url or self.origin_url, **{"pool_size": servers, **self._defaults, **overrides})
         self.proxy = await self._stack.enter_async_context(context)
         return self.proxy
 

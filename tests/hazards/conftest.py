@@ -37,6 +37,6 @@ async def fake() -> AsyncIterator[FakeOrigin]:
 
 @pytest.fixture
 async def fake_scene(fake: FakeOrigin) -> AsyncIterator[Scene]:
-    """A stage with the scripted origin."""
+    """A stage with the scripted origin, which has no catalog; whoever reads that would be one more session of it."""
     async with AsyncExitStack() as stack:
-        yield Scene(fake.url, stack, 16)
+        yield Scene(fake.url, stack, 16, cache="off", known_answers=False, eager_commit=False)

@@ -19,7 +19,7 @@ _BARS = {
     "stampede": ("round trips", "time until all are served"),
     "invalidation": ("written",),
     "staleness": ("hit rate", "stale reads", "reads"),
-    "verdicts": ("known", "first sight"),
+    "verdicts": ("known", "another literal", "first sight"),
     "storm": ("time until all are served", "errors", "CPU per connection"),
     "idle": ("memory per idle client", "logins"),
     "workers": ("capacity", "CPU per query"),

@@ -18,8 +18,10 @@ from bench.results import Outcome
 from bench.rounds import Load
 from bench.suite import FULL, QUICK, Plan, Suite
 from bench.targets import CACHED, US, Address, Direct, Missing, PgBouncer, Running, Target
-from bench.workloads import hits, serverless
+from bench.workloads import hits, serverless, verdicts
 from hyperdrive.localserver import LocalServer
+from hyperdrive.sql.readers import ReadVerdicts
+from hyperdrive.sql.resolve import Cacheable
 
 
 class Fake(Target):
@@ -171,3 +173,22 @@ def test_targets_of_a_kind(suite: Suite) -> None:
     assert names[:-1] == [target.name for target in suite.usual]
     assert names[1:] == [target.name for target in suite.proxies]
     assert PgBouncer.is_proxy
+
+
+async def test_verdicts_are_timed_on_what_they_are_called(bench_origin: LocalServer) -> None:
+    """A first sight is parsed, another literal shares a shape, and what is known needs neither."""
+    with Suite(QUICK, Live(io.StringIO()), bench_origin, []) as suite:
+        catalog = await verdicts._catalog(suite)
+    for text in verdicts.READS.values():
+        acts = verdicts._acts(catalog, text)
+        for act in acts.values():
+            assert isinstance(act(), Cacheable)
+        cache = acts["known"].__closure__
+        assert cache is not None
+        found = next(cell.cell_contents for cell in cache if isinstance(cell.cell_contents, ReadVerdicts))
+        # A comment may hold anything, so its text shares nothing.
+        literal = (1, 0) if "/*" in text else (0, 1)
+        for name, (parsed, shared) in {"first sight": (1, 0), "another literal": literal, "known": (0, 0)}.items():
+            before = (found.parsed, found.shared)
+            acts[name]()
+            assert (name, (found.parsed - before[0], found.shared - before[1])) == (name, (parsed, shared))

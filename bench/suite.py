@@ -55,7 +55,7 @@ class Plan:
     """For the table of round trips."""
     repeats: int = 1
     """Of each operation over a distance, after the first."""
-    requests: int = 6
+    requests: int = 5
     """Requests on new connections over a distance, of each kind."""
     is_thorough: bool = True
     """Measure every protocol and driver; otherwise one of each."""

@@ -30,7 +30,7 @@ def drivers(suite: Suite) -> Outcome:
         if (reason := program.missing()) is not None:
             outcome.skipped.append(f"{program.name}: {reason}")
             continue
-        for _, target in suite.interleaved(outcome, running, suite.plan.few, f", {program.name}"):
+        for _, target in suite.interleaved(outcome, running, 1, f", {program.name}"):
             _round(suite, outcome, program, target)
     for target in running:
         if not target.has_statements:

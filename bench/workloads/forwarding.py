@@ -26,7 +26,8 @@ def select_only(suite: Suite) -> Outcome:
     running = suite.running(suite.forwarders)
     for mode in MODES if suite.plan.is_thorough else ("simple", "prepared"):
         able = [target for target in running if mode != "prepared" or target.has_statements]
-        rounds.measure(suite, outcome, able, Load(["-S", "-M", mode], CLIENTS, f", {mode}"))
+        count = suite.plan.few if mode == "prepared" else suite.plan.rounds
+        rounds.measure(suite, outcome, able, Load(["-S", "-M", mode], CLIENTS, f", {mode}", rounds=count))
     if suite.plan.pin and processes.can_pin():
         # Direct has no core to be alone on.
         proxies = [target for target in running if target.roots]

@@ -40,11 +40,10 @@ def hits(suite: Suite) -> Outcome:
         targets.append(Floor())
     running = suite.running(targets)
     with scripts(HIT) as (script,):
-        for mode in ("simple", "extended", "prepared") if suite.plan.is_thorough else ("simple", "extended"):
-            able = [t for t in running if mode != "prepared" or t.name in ("direct", CACHED)]
+        for mode in HIT_GOALS:
             load = Load(["-M", mode, "-f", script], CLIENTS, f", {mode}")
-            rounds.warm(suite, _caches(able), load)
-            rounds.measure(suite, outcome, able, load)
+            rounds.warm(suite, _caches(running), load)
+            rounds.measure(suite, outcome, running, load)
     for mode, goal in HIT_GOALS.items():
         _promise(outcome, mode, goal)
     return outcome
@@ -78,7 +77,7 @@ def aggregate(suite: Suite) -> Outcome:
     )
     running = suite.running(suite.targets)
     with scripts(HEAVY) as (script,):
-        load = Load(["-f", script], CLIENTS)
+        load = Load(["-f", script], CLIENTS, rounds=suite.plan.few)
         rounds.warm(suite, _caches(running), load)
         rounds.measure(suite, outcome, running, load)
     ratio = outcome.ratio("throughput", CACHED, "direct")

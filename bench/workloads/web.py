@@ -44,7 +44,7 @@ def _near_and_far(
 ) -> None:
     """Each variant of pgbench's arguments, on this machine and over the distance."""
     for label, arguments in variants.items():
-        load = Load(arguments, CLIENTS, f"{label}, near", rounds=suite.plan.few)
+        load = Load(arguments, CLIENTS, f"{label}, near", rounds=suite.plan.few if near is suite.targets else 1)
         rounds.measure(suite, outcome, suite.running(near), load)
     away = suite.far(tls=None)
     for label, arguments in variants.items():

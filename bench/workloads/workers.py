@@ -50,9 +50,9 @@ def workers(suite: Suite) -> Outcome:
     with responder() as origin_port, tempfile.TemporaryDirectory(prefix="bench-") as directory:
         script = Path(directory) / "one.sql"
         script.write_text("SELECT 1;\n")
-        for number in range(suite.plan.rounds):
+        for number in range(suite.plan.few):
             for count in (1, 2):
-                suite.live.where = f"{outcome.title}, {count}, round {number + 1}/{suite.plan.rounds}"
+                suite.live.where = f"{outcome.title}, {count}, round {number + 1}/{suite.plan.few}"
                 suite.live.now("…")
                 if not _round(suite, outcome, origin_port, script, count):
                     outcome.skipped.append("--workers 2 started one process only: nothing to compare")

@@ -81,7 +81,17 @@ def pairs(groups: Sequence[PairGroup], *, title: str, left: str, right: str) -> 
     room = (WIDTH - label - gutter) / 2 - value
     starts = (label, label + room + value + gutter)
     tops = [
-        max((b.value for g in groups for r in g.rows if (b := (r.left, r.right)[side]) is not None), default=1.0) or 1.0
+        max(
+            (
+                v
+                for g in groups
+                for r in g.rows
+                if (b := (r.left, r.right)[side]) is not None
+                for v in (b.value, *b.samples)
+            ),
+            default=1.0,
+        )
+        or 1.0
         for side in (0, 1)
     ]
     parts = [text(start, HEAD + 8, name, "start", "head") for start, name in zip(starts, (left, right), strict=True)]

@@ -88,11 +88,9 @@ def scale(suite: Suite) -> Outcome:
         "scale with clients",
         "pgbench -S, simple protocol, from one client to a thousand on 20 servers; direct as far as the origin's max_connections.",
     )
-    for clients in (1, 4, 16, 64, 256, 1024) if suite.plan.is_thorough else (1, 16, 256):
+    for clients in (1, 8, 64, 256, 1024) if suite.plan.is_thorough else (1, 16, 256):
         able = [target for target in suite.usual if clients < DIRECT_LIMIT or target.name != "direct"]
         label = f", {clients} client{'s' if clients > 1 else ''}"
-        load = Load(
-            ["-S"], clients, label, seconds=max(1.0, suite.plan.seconds / 2), rounds=1, is_settled=clients > 100
-        )
+        load = Load(["-S"], clients, label, rounds=1, is_settled=clients > 100)
         rounds.measure(suite, outcome, suite.running(able), load)
     return outcome

@@ -91,6 +91,15 @@ def test_rows_of_a_pair_are_on_two_scales() -> None:
     assert widths[0] == widths[1]
 
 
+def test_a_round_far_above_the_median_stays_on_its_side() -> None:
+    """The dots are on the bars' scale, so the text behind the last one does not run into the other measure."""
+    rows = [charts.Pair("us", svg.Bar("us", 100.0, "100", [90.0, 100.0, 400.0]), svg.Bar("us", 4.0, "4"))]
+    plot = charts.pairs([charts.PairGroup("a", rows)], title="t", left="1/s", right="µs")
+    dots = [float(x) for x in re.findall(r'<circle[^>]* cx="([\d.]+)"', plot)]
+    right = float(re.findall(r'<rect class="us" x="([\d.]+)"', plot)[1])
+    assert max(dots) < right - 26
+
+
 def test_dots_of_equal_values_do_not_hide_each_other() -> None:
     row = charts.DotRow("connect", [("direct", 4.0), ("us", 1.0), ("PgBouncer", 1.0)], goal=1.0)
     plot = charts.dots([row], title="t", unit="round trips")

@@ -49,7 +49,8 @@ async def load(connection: Any, *, epoch: int = 1, declarations: Declarations | 
     """
     rows: dict[str, list[tuple[Any, ...]]] = {}
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute("set local search_path = ''")
+        # No limit of the role's own may end it.
+        await connection.execute("set local search_path = ''; set local statement_timeout = 0")
         identity = await _identity(connection)
         if identity is None:
             return None
@@ -180,22 +181,33 @@ class CatalogWatch:
             self._changed(catalog)
 
     async def _run(self) -> None:
+        failures = 0
         while True:
             self._wake.clear()
-            try:
-                async with asyncio.timeout(_ROUND_SECONDS):
-                    await self._round()
-            except _FAILURES as exc:
-                self.metrics.failures += 1
-                log.warning("! the catalog could not be read: %s", exc)
-                await self._disconnect()
+            failures = 0 if await self._succeeds() else failures + 1
             if self._catalog is not None and self._clock.now() - self._verified_at > self._lost_seconds:
                 self._publish(None)
+            retry = min(_RETRY_SECONDS * 2 ** min(failures, 10), self._poll_seconds)
             try:
-                async with asyncio.timeout(self._poll_seconds if self._catalog is not None else _RETRY_SECONDS):
+                async with asyncio.timeout(retry if failures or self._catalog is None else self._poll_seconds):
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    async def _succeeds(self) -> bool:
+        try:
+            async with asyncio.timeout(_ROUND_SECONDS):
+                await self._round()
+            return True
+        except _FAILURES as exc:
+            log.warning("! the catalog could not be read: %s", exc or type(exc).__name__)
+        except Exception:
+            # Our own bug, or names in no encoding: whatever it is, nobody may go on with what nobody verifies.
+            log.exception("! the catalog could not be understood")
+            self._publish(None)
+        self.metrics.failures += 1
+        await self._disconnect()
+        return False
 
     async def _round(self) -> None:
         """Verify what is known, or read everything."""

@@ -164,7 +164,6 @@ class Catalog:
         "_owners",
         "ancestors",
         "casts_by_type",
-        "collations",
         "columns",
         "declarations",
         "descendants",
@@ -231,7 +230,6 @@ class Catalog:
         self.inherited_roles: dict[int, frozenset[int]] = {
             role: frozenset(_closure(role, inherited)) for role in self.roles_by_oid
         }
-        self.collations: set[tuple[int, str]] = {(schema, name) for schema, name in rows.get("collations", ())}
 
     def _relations(self, rows: Rows) -> None:
         self.relations: dict[int, Relation] = {row[0]: Relation(*row) for row in rows.get("relations", ())}

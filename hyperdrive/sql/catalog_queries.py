@@ -79,8 +79,6 @@ from pg_type t join pg_namespace n on n.oid = t.typnamespace where {_PERMANENT}"
 select c.contypid::int8, pg_get_constraintdef(c.oid) from pg_constraint c where c.contypid <> 0 and c.contype = 'c'""",
     # type: it has a default operator class that PostgreSQL does not bring
     "operator_classes": "select opcintype::int8 from pg_opclass where oid >= 16384 and opcdefault",
-    # collation schema, name
-    "collations": "select collnamespace::int8, collname::text from pg_collation where oid >= 16384",
     # referencing relation, referenced relation, on update, on delete
     "foreign_keys": """
 select conrelid::int8, confrelid::int8, confupdtype::text, confdeltype::text from pg_constraint where contype = 'f'""",

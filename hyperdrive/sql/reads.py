@@ -64,7 +64,6 @@ class Reading(NamedTuple):
     calls: frozenset[Call]
     operators: frozenset[Names]
     conversions: tuple[Conversion, ...]
-    collations: frozenset[Names]
     sampling: frozenset[Names]
     definitions: Definitions
     """Names that the statement gives to columns; only if some conversion needs them."""
@@ -142,7 +141,7 @@ _TIMELESS: Final = frozenset(
 
 class _Walk:
     __slots__ = (
-        "aliases", "attributes", "calls", "collations", "columns", "ctes", "has_star", "literals", "naming", "open", "operators",
+        "aliases", "attributes", "calls", "columns", "ctes", "has_star", "literals", "naming", "open", "operators",
         "parameters", "relations", "sampling", "stack", "tree", "types",
     )  # fmt: skip
 
@@ -159,7 +158,6 @@ class _Walk:
         self.types: list[tuple[Names, bool, Tree | Source, bool]] = []
         self.open = False
         """Some conversion has a source that must be looked at."""
-        self.collations: set[Names] = set()
         self.sampling: set[Names] = set()
         self.literals: list[str] = []
         self.naming: list[tuple[str, Tree]] = []
@@ -192,7 +190,6 @@ class _Walk:
             calls=frozenset(self.calls),
             operators=frozenset(self.operators),
             conversions=conversions,
-            collations=frozenset(self.collations),
             sampling=frozenset(self.sampling),
             definitions=definitions(self.naming) if self.open else {},
             parameters=self.parameters,
@@ -394,10 +391,6 @@ class _Walk:
         self.has_star = True  # a row, or an element of a composite type
         self.stack.append(value)
 
-    def _collate(self, value: Tree) -> None:
-        self.collations.add(names_of(value.get("collname", ())))
-        self.stack.append(value)
-
     def _sample(self, value: Tree) -> None:
         if "repeatable" not in value:
             raise _Found(Rule.RELATION, "TABLESAMPLE", "add REPEATABLE (seed)")
@@ -461,6 +454,5 @@ _VISITORS: Final = {
     "TypeName": _Walk._type,
     "ParamRef": _Walk._parameter,
     "A_Indirection": _Walk._indirection,
-    "CollateClause": _Walk._collate,
     "RangeTableSample": _Walk._sample,
 }

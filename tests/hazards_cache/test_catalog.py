@@ -201,6 +201,35 @@ async def test_a_lost_origin_makes_the_catalog_unknown_and_comes_back_unchanged(
         assert 1 == watch.epoch
 
 
+async def test_what_cannot_be_understood_is_unknown_and_tried_again(postgres: Postgres) -> None:
+    """The watch outlives whatever it meets: a catalog that nobody polls would be believed for ever."""
+    url = await database_of(postgres.url, "watched")
+    broken = True
+
+    class Odd:
+        def __init__(self, real: Any) -> None:
+            self._real = real
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._real, name)
+
+        async def fetchval(self, sql: str) -> Any:
+            if broken:
+                raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a name in another encoding")
+            return await self._real.fetchval(sql)
+
+    async def connect() -> Any:
+        return Odd(await asyncpg.connect(url))
+
+    async with watching(connect, poll_seconds=0.05) as (watch, seen):
+        await until(lambda: watch.metrics.failures > 1)
+        assert (None, []) == (watch.catalog, seen)
+        broken = False
+        await until(lambda: watch.catalog)
+        broken = True
+        await until(lambda: watch.catalog is None)
+
+
 async def test_what_may_not_be_known_is_unknown(postgres: Postgres) -> None:
     """A role that may not ask for the system identifier gets no catalog: nothing is cached (rule origin-unknown)."""
     url = await database_of(postgres.url, "watched")

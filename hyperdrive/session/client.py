@@ -450,8 +450,8 @@ class ClientSession(Endings):
             _, self.unnamed, verdict = entry.before
             self.unnamed_verdict = cast("Verdict | None", verdict)
         for named in entry.gone:
-            if not named.has_failed:
-                self._shared.setdefault(named.name, named)
+            if not named.has_failed and (later := self._shared.setdefault(named.name, named)) is not named:
+                later.before = named
         if entry.kind == "C" and entry.name:
             self.journal.pin(PREPARED, entry.name)
         if entry.kind == "P" and entry.name is None and entry.named is not None:
@@ -462,6 +462,8 @@ class ClientSession(Endings):
             found = self._shared.get(entry.name)
             if found is not None and found.statement is entry.statement:
                 del self._shared[entry.name]
+                if found.before is not None:
+                    self._shared[entry.name] = found.before
 
     def skip_rest(self) -> None:
         """The open scope failed: what the client still sends of it, up to Sync, has no replies."""

@@ -77,7 +77,7 @@ class Named:
     ``told`` is the RowDescription or NoData that the client was given for it; ``None`` while it has not asked.
     """
 
-    __slots__ = ("bind", "epoch", "has_failed", "is_pending", "name", "statement", "told", "types", "wanted")
+    __slots__ = ("before", "bind", "epoch", "has_failed", "is_pending", "name", "statement", "told", "types", "wanted")
 
     def __init__(self, statement: SharedStatement, name: bytes, wanted: Label = EMPTY, epoch: int = -1) -> None:
         self.name = name
@@ -93,6 +93,8 @@ class Named:
         """Its Parse has not been answered, so it may yet turn out not to exist."""
         self.has_failed = False
         """Its Parse was skipped or refused: it never existed."""
+        self.before: Named | None = None
+        """What has the name after all if its Parse fails: a DEALLOCATE ahead of it was skipped."""
 
     def refer_to(self, statement: SharedStatement) -> None:
         """Stand for *statement* from now on."""

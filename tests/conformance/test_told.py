@@ -52,6 +52,10 @@ SCRIPTS = [
         *queries("begin", "select 1/0"),
         say(parse("select 1", "s1") + S + bind("s1") + execute() + S + parse("deallocate all") + bind() + execute() + S + extended("rollback") + S, 4),
         say(parse("select 2", "s1") + describe_statement("s1") + bind("s1") + execute() + S)]),
+    Script("a DEALLOCATE that fails, and a Parse behind it that fails too", [
+        say(parse("select 1", "s1") + S), *queries("begin", "select 1/0"),
+        say(parse("deallocate all") + bind() + execute() + S + parse("select 2", "s1") + S, 2),
+        *queries("rollback"), say(describe_statement("s1") + bind("s1") + execute() + S)]),
     Script("a name that is taken, in a failed transaction", [
         say(parse("select 1", "s1") + S), *queries("begin", "select 1/0"), say(parse("", "s1") + S), say(parse("selec", "s1") + S),
         say(parse("select 'open", "s1") + S), say(parse("select 1; select 2", "s1") + S), say(parse("select 1", "s1") + S),

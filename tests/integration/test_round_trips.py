@@ -3,7 +3,7 @@
     driver ⇄ proxy ⇄ relay (a delay each way, counts) ⇄ PostgreSQL
 
 *waited* is what had crossed when the driver's call returned, *crossed* what had when all was quiet: a ROLLBACK that is answered here and
-carried out behind is in the second only. Nothing is timed. A busy machine can only add to *waited*, so of a few runs the lowest counts.
+carried out behind is in the second only. Nothing is timed.
 
 Each row says what is so now, and what it is to be. Both are exact: who makes a row better writes it down here.
 """
@@ -127,9 +127,10 @@ def count(place: Place, run: Run) -> tuple[int, int]:
         return waited, _crossings(place.relay)
 
 
-async def lowest(place: Place, run: Run) -> tuple[int, int]:
+async def several(place: Place, run: Run) -> tuple[int, int]:
+    """A late moment adds to what had crossed by then, an early one takes from what crossed in all."""
     found = [await asyncio.to_thread(count, place, run) for _ in range(RUNS)]
-    return min(waited for waited, _ in found[1:]), min(crossed for _, crossed in found[1:])
+    return min(waited for waited, _ in found[1:]), max(crossed for _, crossed in found[1:])
 
 
 def named(name: str) -> Run:
@@ -144,15 +145,15 @@ def row(name: str, direct: int, waited: int, crossed: int, cached: int, *, goal:
 ROWS = [
     row("psycopg 3: connect + read", 6, 1, 1, 0, goal=1, cached_goal=0),
     row("psycopg 3: BEGIN; SELECT; ROLLBACK", 3, 1, 2, 0, goal=1, cached_goal=0),
-    row("psycopg 3: BEGIN; SELECT; COMMIT", 3, 2, 2, 0, goal=1, cached_goal=0),
+    row("psycopg 3: BEGIN; SELECT; COMMIT", 3, 1, 2, 0, goal=1, cached_goal=0),
     row("psycopg 3: BEGIN; UPDATE; COMMIT", 3, 2, 2, 2, goal=2, cached_goal=None),
     row("psycopg 3: SET; SELECT", 2, 1, 1, 0, goal=1, cached_goal=0),
     row("asyncpg: connect", 5, 0, 0, 0, goal=0, cached_goal=None),
     row("asyncpg: first fetch", 2, 1, 1, 0, goal=1, cached_goal=0),
     row("asyncpg: transaction with one UPDATE", 4, 2, 2, 2, goal=2, cached_goal=None),
     row("SQLAlchemy 2 + psycopg: read in a pooled session", 3, 1, 2, 0, goal=1, cached_goal=0),
-    row("SQLAlchemy 2 + psycopg: fresh engine + read", 17, 7, 8, 7, goal=1, cached_goal=0),
-    row("Django: read in a transaction", 3, 2, 2, 0, goal=1, cached_goal=0),
+    row("SQLAlchemy 2 + psycopg: fresh engine + read", 17, 5, 6, 4, goal=1, cached_goal=0),
+    row("Django: read in a transaction", 3, 1, 2, 0, goal=1, cached_goal=0),
 ]
 
 
@@ -165,7 +166,7 @@ async def test_round_trips_that_drivers_wait_for(stage: Stage) -> None:
         expected[row.name] = row.direct, row.waited, row.crossed, row.cached
         # Side by side, as each has a distance of its own.
         (direct, _), (waited, crossed), (cached, _) = await asyncio.gather(
-            *(lowest(place, row.run) for place in (stage.direct, stage.us, stage.cached))
+            *(several(place, row.run) for place in (stage.direct, stage.us, stage.cached))
         )
         found[row.name] = direct, waited, crossed, cached
     assert expected == found

@@ -59,6 +59,11 @@ class Store:
 
     # --- in -----------------------------------------------------------------------------------------------------------------
 
+    @property
+    def is_choosy(self) -> bool:
+        """Only what comes again is kept: memory is short, or hardly anything came twice of late."""
+        return self.door.is_strict or self.size_bytes > self.max_bytes - (self.max_bytes >> 4)
+
     def admits(self, space: Space, key: bytes) -> bool:
         """Whether an answer for *key* would be kept, so that it is worth a copy; asking counts as a sighting (rule 23)."""
         door = self.door

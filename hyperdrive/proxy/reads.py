@@ -27,7 +27,7 @@ from hyperdrive.sql.lists import has_clock_word
 from hyperdrive.sql.resolve import Cacheable
 from hyperdrive.sql.rules import Refused, Rule
 from hyperdrive.sql.text import strip_comments
-from hyperdrive.sql.verdict import Command, Isolation
+from hyperdrive.sql.verdict import SCREENED, Command, Isolation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +50,7 @@ KNOWN: Final = Cacheable(tags=(), names=(), scan=())
 KNOWN_POLICY: Final = Policy(max_age=60.0, stale_while_revalidate=0.0, stale_if_error=0.0)
 """As long as that, should a change that nobody sees not end the epoch."""
 
+_PLAIN_SELECT: Final = SCREENED[Command.SELECT]
 _DESCRIBED: Final = messages.describe(b"P") + messages.execute() + messages.SYNC
 _EXECUTED: Final = messages.execute() + messages.SYNC
 
@@ -280,7 +281,45 @@ class Reader:
 
     def answer(self, session: ClientSession) -> bool:
         """Serve the batch, one whole read, or wait for somebody else's answer to it; ``False``: it has to be sent."""
-        return self._look(session) if self._pool.caches_reads else self._look_known(session)
+        if not self._pool.caches_reads:
+            return self._look_known(session)
+        if self._store.is_choosy and self._passes(session):
+            return False
+        return self._look(session)
+
+    def _passes(self, session: ClientSession) -> bool:
+        """Whether the batch is a read of a text never seen before, while only what comes again is kept.
+
+        A programme that writes values into its texts sends nothing else, so this costs as little as it can: the text is judged, as
+        it may write for all we know, and its sighting remembered.
+        """
+        kind, data, verdict = session.ops[0]
+        identity = self._identity
+        if (
+            verdict is not _PLAIN_SELECT
+            or kind != QUERY
+            or identity is None
+            or session.journal.wanted is not self._wanted
+            or session.told is not self._told
+            or session.block is not None
+            or not identity.is_utf8
+            or b"--" in data
+            or b"/*" in data
+        ):
+            return False
+        space = self._space
+        if identity.epoch != space.domain.epoch or data in space.entries or data in space.flights:
+            return False
+        database = self._pool.database
+        text = data[5:-1]
+        found = database.judge(text, identity, ())
+        if isinstance(found, Refused) or self._store.admits(space, data):
+            return False
+        self._pool.cache.reads.queries_miss += 1
+        database.shape_of(found, text).misses += 1
+        self.last_kind, self.last_rule, self.last_entry, self.last_object = "miss", Rule.ADMISSION, None, ""
+        session.proven = session.ops[0]
+        return True
 
     def answer_inside(self, session: ClientSession) -> bool:
         """The same in a transaction that a server has, and that has provably only read."""
@@ -319,20 +358,19 @@ class Reader:
             if self._serves(session, read, entry, entry.fresh_until, entry.stale_until):
                 return True
         found = database.judge(read.text, identity, read.types)
-        shape = database.shape_of(found, read.text)
         if isinstance(found, Refused):
             if self._is_known(read.text):
                 return self._ask_known(session, read)
-            shape.bypasses += 1
+            database.shape_of(found, read.text).bypasses += 1
             return self._refuse(found)
         if found.scan and read.parameters_at and has_clock_value(read, found.scan):
-            shape.bypasses += 1
+            database.shape_of(found, read.text).bypasses += 1
             return self.bypass(Rule.CLOCK_WORD, "a parameter")
         policy = database.policies.of(found.names)
         if override is not None:
             policy = policy.and_(override)
         if not policy.is_cached or policy.max_age <= 0.0:
-            shape.bypasses += 1
+            database.shape_of(found, read.text).bypasses += 1
             return self.bypass(Rule.OFF, "policy")
         if entry is not None and override is not None and may_serve:
             self._add_tags(entry, read.hints)

@@ -16,6 +16,7 @@ from hyperdrive.proxy.cache import Cache, Database
 from hyperdrive.proxy.identity import is_read_as
 from hyperdrive.sql.catalog import Catalog, Relation
 from hyperdrive.sql.rules import Refused
+from hyperdrive.sql.shapes import shape
 
 _KINDS: Final = {"r": "table", "p": "partitioned table", "m": "materialized view"}
 _INTERNAL: Final = frozenset({"pg_catalog", "information_schema", "pg_toast"})
@@ -106,32 +107,32 @@ def shape_rows(cache: Cache) -> list[ShapeRow]:
             hits[id(entry.shape)] += entry.hits
             saved[id(entry.shape)] += int(1e6 * entry.hits * entry.cost_seconds)
     return [
-        _shape(database, shape, hits[id(shape)], saved[id(shape)] / 1e6)
+        _shape(database, seen, hits[id(seen)], saved[id(seen)] / 1e6)
         for database in cache.databases.values()
-        for shape in database.shapes.values()
+        for seen in database.shapes.values()
     ]
 
 
-def _shape(database: Database, shape: Shape, hits: int, saved: float) -> ShapeRow:
-    verdict = shape.note
+def _shape(database: Database, seen: Shape, hits: int, saved: float) -> ShapeRow:
+    verdict = seen.note
     is_refused = isinstance(verdict, Refused)
-    all_hits = hits + shape.hits
+    all_hits = hits + seen.hits
     return ShapeRow(
         database.name,
-        shape.name.decode("utf-8", "replace"),
+        statement_name(seen.name),
         "refused" if is_refused else "cacheable",
         verdict.rule.value if isinstance(verdict, Refused) else "",
         verdict.object if isinstance(verdict, Refused) else "",
         verdict.hint if isinstance(verdict, Refused) else "",
         ", ".join(getattr(verdict, "names", ())),
-        all_hits + shape.misses + shape.bypasses,
+        all_hits + seen.misses + seen.bypasses,
         all_hits,
-        shape.misses,
-        shape.bypasses,
-        shape.saved_seconds + saved,
-        shape.seconds,
-        shape.would_be_hits,
-        shape.would_be_stale,
+        seen.misses,
+        seen.bypasses,
+        seen.saved_seconds + saved,
+        seen.seconds,
+        seen.would_be_hits,
+        seen.would_be_stale,
     )
 
 
@@ -188,6 +189,7 @@ def _tags_of(cache: Cache, name: str) -> set[tuple[str, Hashable]]:
     return found
 
 
-def statement_name(text: bytes) -> object:
-    """What statements that differ in their values only have in common."""
-    return text
+def statement_name(text: bytes) -> str:
+    """What statements that differ in their values only have in common, with a question mark for each value."""
+    form = shape(text)
+    return text.decode("utf-8", "replace") if form is None else form.replace("\0", "?").replace("'", "?")

@@ -103,7 +103,7 @@ class ReadVerdicts:
             assert isinstance(verdict, Refused)
             return verdict
         # A clock word decides by what a literal says, so such a text shares nothing.
-        form = None if may_hold_clock_word(sql) else _form(sql)
+        form = None if b"'" in sql and may_hold_clock_word(sql) else _form(sql)
         if form is None:
             answer = self._resolve(sql, sql, catalog, path, types)
             self._remember(key, answer)

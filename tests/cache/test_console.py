@@ -64,7 +64,7 @@ async def test_show_statements(scene: CachedScene) -> None:
         await conn.query(READ)
         await conn.query("select now()")
     rows = {row["statement"]: row for row in await console(scene, "SHOW STATEMENTS")}
-    good, bad = rows[READ], rows["select now()"]
+    good, bad = rows["select v from t where id = ?"], rows["select now()"]
     assert ("cacheable", "public.t", "4", "3", "1") == tuple(
         good[k] for k in ("verdict", "depends_on", "calls", "hits", "misses")
     )
@@ -80,7 +80,9 @@ async def test_shadow_mode_serves_nothing_and_counts(scene: CachedScene) -> None
         assert "miss" == scene.how(conn)
     await scene.sql("update t set v = 'past us' where id = 1")
     assert [("past us",)] == (await conn.query(READ)).rows
-    (row,) = [row for row in await console(scene, "SHOW STATEMENTS") if row["statement"] == READ]
+    (row,) = [
+        row for row in await console(scene, "SHOW STATEMENTS") if row["statement"] == "select v from t where id = ?"
+    ]
     assert ("3", "1", "0") == (row["would_be_hits"], row["would_be_stale"], row["hits"])
 
 
@@ -91,6 +93,7 @@ PURGES = [
     ("PURGE TABLE public.other", {"other"}),
     ("PURGE TAG products", {"tagged"}),
     (f"PURGE STATEMENT '{READ}'", {"t"}),
+    ("PURGE STATEMENT 'select v from t where id = 99'", {"t"}),
     ("PURGE ROLE postgres", {"t", "other", "tagged"}),
     ("PURGE TAG nothing", set[str]()),
 ]

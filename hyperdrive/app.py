@@ -51,6 +51,7 @@ from hyperdrive.proxy.sweep import Sweeper
 from hyperdrive.session.handshake import HandshakePolicy, Method
 from hyperdrive.session.login import ChannelBinding
 from hyperdrive.session.pipe import Eager, Switches
+from hyperdrive.sql.catalog import Declarations
 from hyperdrive.tasks import spawn
 
 log = logging.getLogger("hyperdrive.app")
@@ -413,6 +414,7 @@ class App:
             database.learn,
             self.proxy.clock,
             poll_seconds=settings.catalog_poll,
+            declarations=declarations_of(settings),
             # Entries that may serve while the origin is away must not go because it is.
             lost_seconds=math.inf if settings.stale_if_error > 0 else None,
         )
@@ -428,6 +430,21 @@ def _passwords(settings: Settings) -> dict[str, str]:
 def _pool_settings(settings: Settings) -> Callable[[PoolKey], PoolSettings]:
     origin_names = {settings.database(name).dbname: name for name in settings.databases}
     return lambda key: settings.pool(key.user, origin_names.get(key.database, key.database))
+
+
+def declarations_of(settings: Settings) -> Declarations:
+    """What the operator vouches for towards the cache."""
+    functions = {}
+    for one in settings.cache_functions:
+        name, _, tables = one.partition("=")
+        functions[name] = tuple(filter(None, tables.split("+")))
+    return Declarations(
+        trust_immutable=settings.cache_trust_immutable,
+        types=frozenset(settings.cache_types),
+        functions=functions,
+        no_clock_words_in_data=settings.cache_clean_dates,
+        age_only=settings.cache_age_only,
+    )
 
 
 def _cache_settings(settings: Settings) -> CacheSettings:

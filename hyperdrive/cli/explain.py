@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import asyncpg
 
+from hyperdrive.app import declarations_of
 from hyperdrive.cli.common import driver_arguments, say, settings
 from hyperdrive.config import Settings
 from hyperdrive.dsn import Dsn
@@ -77,7 +78,7 @@ async def judge_at(sql: str, dsn: Dsn, chosen: Settings) -> list[str]:
     connection = await asyncpg.connect(**driver_arguments(dsn, chosen.connect_timeout))
     try:
         search_path, role = await connection.fetchrow("select current_setting('search_path'), current_user::text")
-        catalog = await load(connection)
+        catalog = await load(connection, declarations=declarations_of(chosen))
     finally:
         await connection.close(timeout=5)
     if catalog is None:

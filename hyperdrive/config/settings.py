@@ -10,6 +10,7 @@ packages below never see it: each has a settings class of its own, whose default
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -45,6 +46,16 @@ def _origin(value: object) -> Dsn | None:
         raise ValueError
     return parse_dsn(value) if value.strip() else None
 
+
+def _functions(value: object) -> tuple[str, ...]:
+    names: tuple[str, ...] = NAMES.read(value)
+    if not all(_FUNCTION.fullmatch(name) for name in names):
+        raise ValueError
+    return names
+
+
+_FUNCTION = re.compile(r"[^.=+\s]+\.[^=+\s]+(?:=[^.=+\s]+\.[^=+\s]+(?:\+[^.=+\s]+\.[^=+\s]+)*)?")
+FUNCTIONS = Kind("functions", "schema.function or schema.function=schema.table+schema.table", _functions, NAMES.show)
 
 ORIGIN = Kind(
     "connection string",
@@ -384,6 +395,37 @@ class Settings:
         15.0,
         "How often the database's catalogs are asked whether tables, views, functions, rights or settings were changed past us: the"
         " bound for what such a change leaves unseen.",
+    )
+    cache_trust_immutable: bool = _setting(
+        FLAG,
+        True,
+        "Whether functions and operators of your own that are marked IMMUTABLE may be part of a cached read. What is marked STABLE or"
+        " VOLATILE never is, unless `cache_functions` says so.",
+    )
+    cache_functions: tuple[str, ...] = _setting(
+        FUNCTIONS,
+        (),
+        "Functions of your own of which the cache cannot know what they touch, with the tables: `public.price=public.items+public.rates`,"
+        " or `public.norm` alone where there are none. A STABLE function so named may be part of a cached read, which is dropped when the"
+        " tables change; a trigger function so named no longer makes each write to its table one that may have changed anything.",
+    )
+    cache_types: tuple[str, ...] = _setting(
+        NAMES,
+        (),
+        "Types of extensions whose functions you vouch for: `citext`, `hstore`, `public.vector`. Reads of columns of other such types"
+        " are not cached.",
+    )
+    cache_age_only: tuple[str, ...] = _setting(
+        NAMES,
+        (),
+        "Patterns of foreign and unlogged tables, such as `public.remote_*`, whose reads may be cached although nobody tells when they"
+        " change: their answers may be as old as `max_age`.",
+    )
+    cache_clean_dates: bool = _setting(
+        FLAG,
+        False,
+        "Whether you vouch that no text in the database says `now`, `today`, `tomorrow` or `yesterday` where a statement turns it into"
+        " a date or time, as in `(document->>'day')::date`. Without that such reads are not cached.",
     )
     # ── who may log in ──
     auth_method: str = _setting(

@@ -50,7 +50,11 @@ class TypeAudit:
             if self._concerns(cast, oid) and not self._is_harmless(cast):
                 return Refused(Rule.CAST, self._cast_name(cast), "mark its function IMMUTABLE, if it is")
         if oid in self._catalog.operator_classes and not self._is_declared(type_):
-            return Refused(Rule.OPERATOR, f"operator class of {name}", f"declare the type {name} as reviewed")
+            return Refused(
+                Rule.OPERATOR,
+                f"operator class of {name}",
+                f'cache_types = ["{name}"], if its functions are known to be harmless',
+            )
         if type_.schema == PG_CATALOG and type_.kind != "c":
             base = self._catalog.types.get(type_.element, type_).name if type_.element else type_.name
             if base in NEVER_TYPES or (base.startswith("reg") and base != "regconfig"):
@@ -76,7 +80,7 @@ class TypeAudit:
             case "d":
                 return self._audit_domain(type_, name)
             case _:
-                return Refused(Rule.TYPE, name, f"declare the type {name} as reviewed")
+                return Refused(Rule.TYPE, name, f'cache_types = ["{name}"], if its functions are known to be harmless')
 
     def _audit_row(self, type_: Type) -> Refused | None:
         columns = self._catalog.columns.get(type_.relation, {})

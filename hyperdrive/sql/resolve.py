@@ -174,7 +174,7 @@ class _Resolver:
             if self.catalog.declarations.allows_age_only(name):
                 self.age_only = True
                 return None
-            return Refused(Rule.RELATION, f"{what} {name}", "it changes without an event; allow it by age only")
+            return Refused(Rule.RELATION, f"{what} {name}", "it changes without an event; cache_age_only allows it")
         return Refused(Rule.RELATION, f"{what} {name}")
 
     def _view(self, view: Relation, name: str) -> Refused | None:
@@ -247,12 +247,12 @@ class _Resolver:
             )
         if function.volatility == "s":
             return Refused(
-                Rule.FUNCTION, f"{name}()", "declare the tables that it reads, or mark it IMMUTABLE if it reads none"
+                Rule.FUNCTION,
+                f"{name}()",
+                "name it and its tables in cache_functions, or mark it IMMUTABLE if it reads none",
             )
         if not declared.trust_immutable:
-            return Refused(
-                Rule.FUNCTION, f"{name}()", "user functions marked IMMUTABLE are not trusted, by configuration"
-            )
+            return Refused(Rule.FUNCTION, f"{name}()", "cache_trust_immutable is off")
         if function.defaults and (arguments is None or arguments < function.arguments):
             return Refused(Rule.FUNCTION, f"{name}()", "pass every argument: its defaults are evaluated at each call")
         return self._signature(function)
@@ -337,7 +337,7 @@ class _Resolver:
         if function is None or function.volatility != "i" or function.is_security_definer:
             return Refused(Rule.OPERATOR, name, "mark its function IMMUTABLE, if it is")
         if function.schema != PG_CATALOG and not self.catalog.declarations.trust_immutable:
-            return Refused(Rule.OPERATOR, name, "user functions marked IMMUTABLE are not trusted, by configuration")
+            return Refused(Rule.OPERATOR, name, "cache_trust_immutable is off")
         return None
 
     def _types(self, reading: Reading, relations: list[Relation]) -> Refused | None:
@@ -396,5 +396,5 @@ class _Resolver:
         return Refused(
             Rule.CLOCK_WORD,
             f"{name}(…)" if conversion.is_call else f"…::{name}",
-            "the text may say 'today'; keep it in a column of that type, or declare that no data does",
+            "the text may say 'today'; keep it in a column of that type, or set cache_clean_dates if no data does",
         )

@@ -136,7 +136,7 @@ class _Unknown(Exception):
 class _Closure:
     """The closure over one catalog of what one statement touches."""
 
-    __slots__ = ("catalog", "ends_epoch", "found", "path", "read", "seen")
+    __slots__ = ("catalog", "ends_epoch", "found", "path", "read", "running", "seen")
 
     def __init__(self, catalog: Catalog, path: Sequence[int]) -> None:
         self.catalog = catalog
@@ -144,6 +144,7 @@ class _Closure:
         self.found: set[int] = set()
         self.seen: set[tuple[int, Event]] = set()
         self.read: set[int] = set()
+        self.running: set[int] = set()
         self.ends_epoch = False
 
     def writes(self, what: Touched) -> Writes:
@@ -201,6 +202,9 @@ class _Closure:
 
     def _trigger(self, oid: int) -> None:
         """A trigger makes the write unknown, unless its function only looks at its row, or was declared."""
+        if oid in self.running:
+            return
+        self.running.add(oid)
         function = self.catalog.function_by_oid.get(oid)
         if function is None:
             raise _Unknown
@@ -329,8 +333,11 @@ class _Closure:
         return all(self._is_harmless(self.catalog.function_by_oid.get(call)) for call in calls)
 
     def _must_be_harmless(self, function: Function | None) -> None:
-        if not self._is_harmless(function):
+        if self._is_harmless(function):
+            return
+        if function is None:
             raise _Unknown
+        self._trigger(function.oid)  # declared, it changes what it was declared to touch; else it is unknown
 
     def _is_harmless(self, function: Function | None) -> bool:
         """True if calling it changes no rows. STABLE is no proof: it may call a VOLATILE function (xfunc-volatility)."""
@@ -340,7 +347,7 @@ class _Closure:
             return function.name.encode() not in _RUNS
         declared = self.catalog.declarations
         if self.catalog.qualified(function) in declared.functions:
-            return not declared.functions[self.catalog.qualified(function)] or function.volatility != "v"
+            return function.volatility != "v" or not declared.functions[self.catalog.qualified(function)]
         return function.volatility == "i" and declared.trust_immutable
 
 

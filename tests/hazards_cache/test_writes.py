@@ -137,6 +137,9 @@ def test_a_declared_trigger_is_followed(database: Any) -> None:
     declared = Declarations(functions={"public.on_write": ("public.txt",)})
     found = database.writes("insert into triggered values (1)", declared)
     assert {"triggered", "txt"} == database.named(found.relations)
+    declared = Declarations(functions={"public.u": ("public.txt",), "public.us": ("public.txt",)})
+    assert {"txt"} == database.named(database.writes("select u(1)", declared).relations)
+    assert frozenset() == database.writes("select us(1)", declared).relations
     declared = Declarations(functions={"public.on_write": ()})
     assert {"triggered"} == database.named(database.writes("insert into triggered values (1)", declared).relations)
 

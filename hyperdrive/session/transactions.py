@@ -105,9 +105,8 @@ class Transactions(Ours):
         modes = statement.modes
         if modes is None or modes.snapshot is not None:
             return False
-        # Inside a savepoint only READ ONLY may be asked for.
-        is_harmless = modes.isolation is None and modes.deferrable is None and modes.read_only is not False
-        return self._accepts_modes(statement) and (is_harmless or not held.has_savepoint)
+        # Inside a savepoint most modes are refused, and READ ONLY lasts until its RELEASE.
+        return self._accepts_modes(statement) and not held.has_savepoint
 
     def _accepts_modes(self, statement: Statement) -> bool:
         """A standby refuses what writes and SERIALIZABLE (hot-standby#HOT-STANDBY-USERS); it says so itself."""
@@ -221,7 +220,8 @@ class Transactions(Ours):
         return reply
 
     def _join(self) -> None:
-        self.journal.join(self.told.get(reported_name(MERGED, self.told)))
+        if MERGED in self.journal.wanted.items:
+            self.journal.join(self.told.get(reported_name(MERGED, self.told)))
 
     def _description(self, statement: Statement) -> bytes:
         """RowDescription or NoData of a statement that is answered here, as Describe of its portal gives it."""

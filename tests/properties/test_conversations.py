@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, note, settings
@@ -180,9 +181,18 @@ units = st.one_of(
     ),
 )
 
+talks = st.lists(st.sampled_from(CONTROL + SETTINGS + ROWS[3:] + WRONG[:2]).map(_simple), max_size=6).map(
+    lambda found: [_simple("begin"), *found]
+)
+"""A transaction whose client waits for each answer."""
+
+Step = tuple[str, object, Any, int]
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("say"), st.sampled_from("abc"), units, st.integers(0, 40)),
+        st.tuples(st.just("ask"), st.sampled_from("abc"), without_copy.map(lambda unit: [unit]), st.just(0)),
+        st.tuples(st.just("ask"), st.sampled_from("abc"), talks, st.just(0)),
         st.tuples(st.just("hear"), st.integers(0, 1), st.none(), st.sampled_from((1, 3, 7, 20, 1000))),
     ),
     min_size=1,
@@ -263,11 +273,21 @@ class Run:
         if state.label is not UNKNOWN:
             assert {name.decode() for name in state.label.items} == set(model.values.session), state.label
 
-    def finish(self) -> None:
-        """Everything is sent, everything arrives: nobody waits, and all is as it would have been directly."""
-        for name in self.direct:
-            for sql in ("rollback", "show work_mem", "show timezone"):
-                self.say(name, _simple(sql), 0)
+    def warm(self) -> None:
+        """Settings that the origin has accepted are answered here from then on; descriptions likewise."""
+        for sql in (*SETTINGS[:8], "set timezone to 'UTC'"):
+            self.ask("a", _simple(sql))
+        for sql in ROWS[:3]:
+            self.ask("a", _prepared("warm", sql, describe=True, split=True))
+            self.ask("a", _sequence([_item(("CS", "warm")), _item(("S",))]))
+
+    def ask(self, name: str, unit: Unit) -> None:
+        """The client waits for all that it is owed."""
+        self.say(name, unit, 0)
+        self.arrive()
+
+    def arrive(self) -> None:
+        """Everything that servers owe comes."""
         progress = True
         while progress:
             progress = False
@@ -275,6 +295,13 @@ class Run:
                 while self.owed.get(server):
                     progress = True
                     self.hear(index, 1 << 20)
+
+    def finish(self) -> None:
+        """Everything is sent, everything arrives: nobody waits, and all is as it would have been directly."""
+        for name in self.direct:
+            for sql in ("rollback", "show work_mem", "show timezone"):
+                self.say(name, _simple(sql), 0)
+        self.arrive()
         for name in self.direct:
             assert pieces(self.expected[name]) == pieces(self.told[name]), name
         self.book.check()
@@ -291,14 +318,25 @@ class Run:
     servers=st.integers(1, 2),
     max_statements=st.sampled_from((1, 2, 100)),
     with_startup=st.booleans(),
+    is_warm=st.booleans(),
 )
 def test_a_client_cannot_tell_a_shared_server_from_its_own(
-    steps: list[tuple[str, object, Unit, int]], clients: int, servers: int, max_statements: int, with_startup: bool
+    steps: list[Step],
+    clients: int,
+    servers: int,
+    max_statements: int,
+    with_startup: bool,
+    is_warm: bool,
 ) -> None:
     run = Run(clients=clients, servers=servers, max_statements=max_statements, with_startup=with_startup)
+    if is_warm:
+        run.warm()
     for kind, who, unit, size in steps:
         if kind == "say":
             run.say(str(who), unit, size)
+        elif kind == "ask":
+            for one in unit:
+                run.ask(str(who), one)
         else:
             run.hear(int(str(who)), size)
     run.finish()

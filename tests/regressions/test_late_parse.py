@@ -93,3 +93,13 @@ async def test_what_set_transaction_may_say_inside_a_savepoint(
         await conn.query("savepoint a")
         replies = await conn.scope(query(f"set transaction {mode}"))
         assert ([code] if code else []) == replies.errors
+
+
+@pytest.mark.parametrize("server", ["pg16", "pg18"])
+async def test_read_only_set_inside_a_savepoint_ends_with_its_release(
+    server: str, request: pytest.FixtureRequest
+) -> None:
+    async with await connect(request.getfixturevalue(server).url) as conn:
+        for sql in ("begin", "savepoint a", "set transaction read only", "release a"):
+            assert not (await conn.query(sql)).errors
+        assert await conn.value("show transaction_read_only") == "off"

@@ -85,10 +85,16 @@ def test_a_changed_result_in_a_transaction_is_told_and_not_tried_again() -> None
 
 
 @pytest.mark.parametrize(
-    "late", ["set transaction read write", "set transaction deferrable", "set transaction not deferrable"]
+    "late",
+    [
+        "set transaction read only",
+        "set transaction read write",
+        "set transaction deferrable",
+        "set transaction not deferrable",
+    ],
 )
-def test_modes_that_a_savepoint_forbids_are_the_origins_to_refuse(late: str) -> None:
-    """25001 (verified 16, 18: regressions)."""
+def test_modes_inside_a_savepoint_are_the_origins(late: str) -> None:
+    """All but READ ONLY are 25001, and that ends with the savepoint (verified 16, 18: tests/regressions)."""
     with Playbook() as book:
         begin(book, "begin read only")
         book.a.sends(query("savepoint a"))

@@ -387,7 +387,10 @@ class Reader:
     def _look_known(self, session: ClientSession) -> bool:
         """What drivers ask of each new connection: answered within a schema epoch, with or without the cache of reads."""
         kind, data, verdict = session.ops[0]
-        if verdict is None or not verdict.is_read or not may_be_introspection(data):
+        if verdict is None or not verdict.is_read:
+            return False
+        # A Bind has no text to look at, so the statement remembers what its own looked like.
+        if not (session.named_by(data).statement.worth_a_look if kind == BIND else may_be_introspection(data)):
             return False
         if not self._pool.context.pipe.switches.known_answers:
             return False

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from hyperdrive.session.replies import Expected
 from hyperdrive.session.settings import EMPTY, Label
+from hyperdrive.sql.introspection import may_be_introspection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +31,17 @@ class SharedStatement:
     ``body`` is the Parse message's content behind the name: SQL, zero, count and OIDs.
     """
 
-    __slots__ = ("__weakref__", "body", "described_in", "description", "name", "parsed_in", "settings", "verdict")
+    __slots__ = (
+        "__weakref__",
+        "body",
+        "described_in",
+        "description",
+        "name",
+        "parsed_in",
+        "settings",
+        "verdict",
+        "worth_a_look",
+    )
 
     def __init__(self, name: bytes, body: bytes, verdict: Verdict, settings: object = None) -> None:
         self.name = name
@@ -38,6 +49,8 @@ class SharedStatement:
         self.settings = settings
         """What stands for the settings at its Parse."""
         self.verdict = verdict
+        self.worth_a_look = may_be_introspection(body)
+        """It may be a question that only the schema can answer otherwise (E-8)."""
         self.parsed_in = -1
         """The schema epoch in which the origin accepted it last."""
         self.described_in = -1

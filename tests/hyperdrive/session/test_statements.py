@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 
+import pytest
+
 from hyperdrive.session.statements import Named, StatementRegistry
 from hyperdrive.sql import classify
 from hyperdrive.testing.frontend import parse
@@ -51,3 +53,17 @@ def test_a_name_is_pending_until_its_parse_is_answered() -> None:
     assert named.is_pending
     assert named.told is None
     assert named.bind.named is named
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        (b"SELECT a FROM t WHERE id = $1", False),
+        (b"SELECT oid FROM pg_type WHERE typname = $1", True),
+        (b"SELECT 1", True),
+    ],
+)
+def test_a_statement_remembers_whether_it_may_be_a_question_for_the_schema(sql: bytes, expected: bool) -> None:
+    """Its Binds have no text, so they cannot be asked (E-8)."""
+    shared = StatementRegistry().intern(sql + b"\0\0\0", (), classify(sql))
+    assert expected == shared.worth_a_look

@@ -1,6 +1,6 @@
 """How far away the origin is: a relay as a process of its own, with TLS behind it where wanted. No root, no kernel modules.
 
-Presets are medians of what public latency tables of the cloud providers show between such places, there and back, halved.
+Presets are round figures of about what programs see between such places; whoever knows better says milliseconds.
 """
 
 from __future__ import annotations

@@ -72,9 +72,9 @@ def launch(suite: Suite) -> Outcome:
     outcome = Outcome(
         "launch",
         "as at the launch of Hyperdrive",
-        "Its announcement counts seven round trips before the first statement: one for TCP, three for TLS (1.2, after the question for "
-        f"it), three for the login. So here: node-postgres, over {suite.plan.link}, TLS 1.2 and SCRAM-SHA-256 at the origin. It claimed "
-        "17 to 25 times for cached reads, 6 to 8 for uncached reads and for writes.",
+        "Seven round trips before the first statement, as a connection was counted then: one for TCP, three for TLS 1.2 and the question "
+        f"for it, three for the login. By node-postgres, over {suite.plan.link}, SCRAM-SHA-256 at the origin. Claimed were 17 to 25 times "
+        "for cached reads, 6 to 8 for uncached reads and for writes.",
     )
     program = NODE_POSTGRES if NODE_POSTGRES.missing() is None else PSYCOPG
     running = suite.running(suite.usual, suite.far(tls="1.2").address)

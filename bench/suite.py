@@ -53,7 +53,7 @@ class Plan:
     """How far the origin is, where a workload is about distance."""
     trips_link: Link = HUNDRED
     """For the table of round trips."""
-    repeats: int = 1
+    repeats: int = 2
     """Of each operation over a distance, after the first."""
     requests: int = 5
     """Requests on new connections over a distance, of each kind."""
@@ -76,6 +76,7 @@ QUICK = Plan(
     link=Link(10.0),
     trips_link=Link(10.0),
     requests=2,
+    repeats=1,
     is_thorough=False,
 )
 FULL = Plan()

@@ -250,8 +250,8 @@ async def test_a_port_lost_to_another_program_is_replaced(server: LocalServer, m
     """Between choosing a free port and binding it, somebody else may take it."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        choices = iter([taken, localserver._free_port()])
-        monkeypatch.setattr(localserver, "_free_port", lambda: next(choices))
+        choices = iter([taken, localserver.free_port()])
+        monkeypatch.setattr(localserver, "free_port", lambda: next(choices))
         await server.start()
         assert taken != server.port
 

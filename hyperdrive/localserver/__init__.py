@@ -17,8 +17,6 @@ import atexit
 import os
 import secrets
 import signal
-import socket
-import struct
 import subprocess
 import tempfile
 import threading
@@ -32,10 +30,10 @@ from urllib.parse import quote
 
 from hyperdrive.errors import ConfigError, OriginUnreachable
 from hyperdrive.localinstall import DEFAULT_MAJOR, Account, Installation, choose_account, find_installation, place_data
+from hyperdrive.localserver.signs import LOOPBACK, answers, first_number, free_port, says_ready, serves, write_private
 
 Auth = Literal["scram-sha-256", "md5", "password", "trust"]
 
-LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.02
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
@@ -203,7 +201,7 @@ class LocalServer:
             # A port that was free a moment ago may be taken by the time the server binds it.
             for attempt in range(5):
                 if self._port is None:
-                    self._port = _free_port()
+                    self._port = free_port()
                 log_start = self._spawn(data)
                 try:
                     self._wait_until_ready(data, deadline, log_start)
@@ -287,7 +285,7 @@ class LocalServer:
         for source, name in zip(self._tls, ("server.crt", "server.key"), strict=True):
             if source is not None:  # copied, because the key must belong to who runs the server (ssl-tcp)
                 (data / name).unlink(missing_ok=True)
-                _write_private(data / name, source.read_bytes())
+                write_private(data / name, source.read_bytes())
                 self.account.own(data / name)
         return data
 
@@ -323,7 +321,7 @@ class LocalServer:
         """Return the password for a new directory; one that we make is kept where only we can read it."""
         if self._password is None:
             self._password = secrets.token_urlsafe(18)
-            _write_private(self._password_path, self._password.encode() + b"\n")
+            write_private(self._password_path, self._password.encode() + b"\n")
         return self._password
 
     @property
@@ -338,8 +336,8 @@ class LocalServer:
         """
         lock_file = data / "postmaster.pid"
         deadline = time.monotonic() + min(10.0, self._start_timeout)
-        while (pid := _first_number(lock_file)) is not None:
-            if not _serves(pid, data):
+        while (pid := first_number(lock_file)) is not None:
+            if not serves(pid, data):
                 lock_file.unlink(missing_ok=True)
                 return
             if time.monotonic() > deadline:
@@ -401,7 +399,7 @@ class LocalServer:
         The file first: on a port that somebody else holds, an answer would be somebody else's.
         """
         assert self._process is not None
-        while not (_says_ready(data / "postmaster.pid", self._process.pid) and self._answers()):
+        while not (says_ready(data / "postmaster.pid", self._process.pid) and answers(self._address, self.user)):
             if self._process.poll() is not None:
                 raise _failed("the embedded Postgres did not start", self._log_from(log_start))
             if time.monotonic() > deadline:
@@ -410,21 +408,9 @@ class LocalServer:
                 raise OriginUnreachable("the start of the embedded Postgres was given up")
             self._pause()
 
-    def _answers(self) -> bool:
-        """Whether a StartupMessage is answered by Authentication… and not, as before it is ready, by an error."""
-        body = struct.pack("!I", 0x0003_0000) + b"user\0%b\0database\0postgres\0\0" % self.user.encode()
-        address: tuple[str, int] | str = (self.host, self.port)
-        if not self.tcp:
-            address = f"{self.socket_dir}/.s.PGSQL.{self.port}"
-        family = socket.AF_INET if self.tcp else socket.AF_UNIX
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.settimeout(5.0)
-            try:
-                probe.connect(address)
-                probe.sendall(struct.pack("!I", len(body) + 4) + body)
-                return probe.recv(1) == b"R"
-            except OSError:
-                return False
+    @property
+    def _address(self) -> tuple[str, int] | str:
+        return (self.host, self.port) if self.tcp else f"{self.socket_dir}/.s.PGSQL.{self.port}"
 
     def _pause(self) -> None:
         self._give_up.wait(_POLL_SECONDS)
@@ -472,46 +458,3 @@ def _environment() -> dict[str, str]:
     """What PostgreSQL's programs may know of our environment: no PG… variable, no foreign locale."""
     kept = {name: os.environ[name] for name in ("PATH", "TZ", "LD_LIBRARY_PATH") if name in os.environ}
     return {"PATH": os.defpath, **kept, "LC_ALL": "C", "HOME": "/"}
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _first_number(lock_file: Path) -> int | None:
-    try:
-        return int(lock_file.read_text().split("\n", 1)[0])
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _says_ready(lock_file: Path, pid: int) -> bool:
-    """Whether the lock file is of process *pid*, and its eighth line says ``ready`` (pidfile.h), as pg_ctl reads it."""
-    try:
-        lines = lock_file.read_text().splitlines()
-    except FileNotFoundError:
-        return False
-    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
-
-
-def _serves(pid: int, data: Path) -> bool:
-    """Whether process *pid* lives and, where the system tells, works in *data*, as a postmaster does."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    try:
-        return Path(f"/proc/{pid}/cwd").readlink() == data
-    except (FileNotFoundError, PermissionError):
-        return Path(f"/proc/{pid}").exists() or not Path("/proc/self").exists()

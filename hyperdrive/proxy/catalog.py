@@ -39,6 +39,8 @@ _ROUND_SECONDS: Final = 120.0
 """A load or a poll that takes longer has failed."""
 _RETRY_SECONDS: Final = 1.0
 _SLACK_SECONDS: Final = 5.0
+_PAUSE_SECONDS: Final = 0.05
+_MAX_PAUSE_SECONDS: Final = 1.0
 _FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, HyperdriveError)
 
 
@@ -182,9 +184,14 @@ class CatalogWatch:
 
     async def _run(self) -> None:
         failures = 0
+        pause = 0.0
         while True:
             self._wake.clear()
+            epoch = self._epoch
             failures = 0 if await self._succeeds() else failures + 1
+            # DDL comes in bursts, migrations above all: what is void before it is read is not read at once again.
+            pause = 0.0 if epoch == self._epoch else min(2 * pause or _PAUSE_SECONDS, _MAX_PAUSE_SECONDS)
+            await asyncio.sleep(pause)
             if self._catalog is not None and self._clock.now() - self._verified_at > self._lost_seconds:
                 self._publish(None)
             retry = min(_RETRY_SECONDS * 2 ** min(failures, 10), self._poll_seconds)

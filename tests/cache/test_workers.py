@@ -44,11 +44,19 @@ class Workers:
         url = f"postgresql://{dsn.user}:{dsn.password}@127.0.0.1:{app.port}/{dsn.database}"
         conn = await self._stack.enter_async_context(await connect(url))
 
+        said = ""
+
         async def is_known() -> bool:
+            nonlocal said
             await conn.query("select 'settled'")
+            reader = app.proxy.clients[conn.pid].reader
+            said = reader.last_read() if reader is not None else ""
             return self.how(number, conn) in ("hit", "miss")
 
-        await eventually(is_known, "a session whose reads may be served")
+        try:
+            await eventually(is_known, "a session whose reads may be served")
+        except AssertionError as error:
+            raise AssertionError(f"{said}; {app.proxy.cache.suspended}; {app.proxy.cache.databases}") from error
         return conn
 
     def how(self, number: int, conn: WireConnection) -> str:

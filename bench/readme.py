@@ -37,7 +37,7 @@ def tables(run: Run) -> str:
     """Everything between the markers."""
     head = (
         f"Measured {run.started[:10]} at commit {run.versions.get('commit', 'unknown')} on {run.machine.get('processor', '')}, "
-        f"{run.machine.get('cores', '')} cores, by `{run.command}`. Medians; `us` is with the cache off."
+        f"{run.machine.get('cores', '')} cores, by `{run.command}`{_busy(run)}. Medians; `us` is with the cache off."
     )
     parts = [head]
     for key in ("serverless", "launch"):
@@ -49,6 +49,12 @@ def tables(run: Run) -> str:
     if run.repeated:
         parts.append(run.repeated + ".")
     return "\n\n".join(part for part in parts if part)
+
+
+def _busy(run: Run) -> str:
+    """What else the machine did, since a reader cannot see it from the figures."""
+    before, after = (run.machine.get(f"load {when}", "").split(" ")[0] for when in ("before", "after"))
+    return f", load average {before} before and {after} after it" if before and after else ""
 
 
 def _claims(outcome: Outcome) -> str:

@@ -8,8 +8,12 @@ occurs nowhere in the text, not even in a literal.
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pglast.parser import parse_sql_json
 
 from hyperdrive.sql.parse import parse
 from hyperdrive.sql.verdict import Kind, Relation, Verdict
@@ -64,10 +68,77 @@ def is_introspection(sql: bytes, verdict: Verdict) -> bool:
     single = verdict.single
     if single is None or single.kind is not Kind.PLAIN or not verdict.is_read or not verdict.is_plain:
         return False
-    if not all(map(_is_schema, single.relations)):
+    tree = json.loads(parse_sql_json(sql.decode()))
+    return all(map(_is_schema, _relations(tree, frozenset()))) and not _shows_whole_rows(tree, _aliases(tree))
+
+
+def _relations(tree: Any, scope: frozenset[str]) -> Iterator[Relation]:
+    """The relations named, without references to WITH queries that are in *scope* (queries-with)."""
+    if isinstance(tree, list):
+        for item in tree:
+            yield from _relations(item, scope)
+    if not isinstance(tree, dict):
+        return
+    if (with_ := tree.get("withClause")) is not None:
+        queries = [item["CommonTableExpr"] for item in with_["ctes"]]
+        if with_.get("recursive"):
+            scope |= {query["ctename"] for query in queries}  # each sees itself, and those behind it
+        for query in queries:
+            yield from _relations(query["ctequery"], scope)
+            scope |= {query["ctename"]}
+    for name, value in tree.items():
+        if name == "RangeVar":
+            if "schemaname" in value or value["relname"] not in scope:
+                schema = value.get("schemaname")
+                yield Relation(schema.encode() if schema else None, value["relname"].encode())
+        elif name != "withClause":
+            yield from _relations(value, scope)
+
+
+def _nodes(tree: Any, kind: str) -> Iterator[Any]:
+    if isinstance(tree, list):
+        for item in tree:
+            yield from _nodes(item, kind)
+    elif isinstance(tree, dict):
+        for name, value in tree.items():
+            if name == kind:
+                yield value
+            yield from _nodes(value, kind)
+
+
+def _aliases(tree: Any) -> frozenset[str]:
+    """What pg_class is called: all of its columns together hold what ANALYZE counted."""
+    found = [node for node in _nodes(tree, "RangeVar") if node["relname"] == "pg_class"]
+    return frozenset(node["alias"]["aliasname"] if "alias" in node else "pg_class" for node in found)
+
+
+def _shows_whole_rows(tree: Any, aliases: frozenset[str]) -> bool:
+    """Whether a whole row of a table by one of these *aliases* may be meant: ``*``, ``c.*``, or ``c``."""
+    if not aliases:
         return False
-    # All columns of pg_class hold what ANALYZE counted.
-    return b"*" not in text.replace(b"(*)", b"") or not any(r.name == b"pg_class" for r in single.relations)
+    for node in _nodes(tree, "ColumnRef"):
+        first = node["fields"][0].get("String", {}).get("sval")
+        is_star = "A_Star" in node["fields"][-1]
+        if first in aliases and (is_star or len(node["fields"]) == 1):
+            return True
+    return any(_has_star(select) and _aliases(select.get("fromClause")) for select in _selects(tree))
+
+
+def _selects(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, list):
+        for item in tree:
+            yield from _selects(item)
+    elif isinstance(tree, dict):
+        if "fromClause" in tree:
+            yield tree
+        for value in tree.values():
+            yield from _selects(value)
+
+
+def _has_star(select: dict[str, Any]) -> bool:
+    """Whether its own list has a star of everything, that of ``count(*)`` being none."""
+    items = [item["ResTarget"].get("val", {}).get("ColumnRef") for item in select.get("targetList", ())]
+    return any(item is not None and "A_Star" in item["fields"][0] for item in items)
 
 
 def _is_schema(relation: Relation) -> bool:

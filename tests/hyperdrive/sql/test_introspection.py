@@ -1,5 +1,6 @@
 """What may be answered for a whole schema epoch, and what looks like it and may not (E-8)."""
 
+import asyncpg.introspection
 import pytest
 
 from hyperdrive.sql import classify
@@ -17,6 +18,11 @@ YES = [
     "select pg_catalog.format_type(a.atttypid, a.atttypmod) from pg_catalog.pg_attribute a where a.attrelid = 1",
     "select table_name from information_schema.tables where table_schema = 'public'",
     "with recursive t as (select oid from pg_type) select * from pg_type",
+    "with recursive t as (select oid from pg_type union all select oid from t where false) select oid from t",
+    "with t as (select oid from pg_type), u as (select oid from t) select oid from u union select oid from t",
+    "select t.*, c.relname from pg_type t left join pg_class c on c.oid = t.typrelid where t.typname = $1",
+    asyncpg.introspection.INTRO_LOOKUP_TYPES,
+    asyncpg.introspection.TYPE_BY_NAME,
 ]
 NO = [
     "select now()",
@@ -26,6 +32,13 @@ NO = [
     "select id from items",
     "select * from pg_type, items",
     "select * from pg_class",
+    "select c.* from pg_class c",
+    "select c from pg_class c",
+    "select row_to_json(pg_class) from pg_class",
+    "select * from (select c.* from pg_class c) x",
+    "select * from pg_type t join pg_class c on c.oid = t.typrelid",
+    "with c as (select * from pg_class) select oid from c",
+    "select (c).relname from pg_class c",
     "select relname, reltuples from pg_class",
     "select * from pg_stat_activity",
     "select * from pg_locks",
@@ -45,6 +58,10 @@ NO = [
     "select 'today'::date",
     "select xmin from pg_type",
     "select 1 into t",
+    "with t as (select oid from t) select oid from t",
+    "with t as (select oid from u), u as (select oid from pg_type) select oid from t",
+    "select oid from pg_type where exists (with t as (select 1) select 1 from t) and exists (select 1 from t)",
+    "with t as (select oid from pg_type) select oid from public.t",
     "with x as (delete from t returning 1) select 1 from pg_type",
 ]
 

@@ -95,6 +95,9 @@ async def through_us(stage: Stage, talk: Talk, logins: list[dict[str, str]], ser
 
             for parameters in logins:
                 await stage.witness.reset()
+                # That was past us: what we know of the schema ends with the next catalog poll, or with DDL that we see.
+                replies = await conn.query("create schema seen; drop schema seen")
+                assert not replies.errors, replies
                 found.append(await Speaker(proxy.url, parameters, stage.witness, between).speak(talk))
         assert proxy.metrics.ledger_mismatches == 0
     return found

@@ -34,7 +34,7 @@ Connect = Callable[[], Awaitable[Any]]
 """Opens an asyncpg connection to the database, with our own knowledge of addresses, TLS and passwords."""
 
 _CHUNK_ROWS: Final = 2000
-"""Rows decoded at a time; between them others have their turn."""
+"""Rows taken apart at a time; between them others have their turn."""
 _ROUND_SECONDS: Final = 120.0
 """A load or a poll that takes longer has failed."""
 _RETRY_SECONDS: Final = 1.0
@@ -83,10 +83,11 @@ async def _identity(connection: Any) -> Identity | None:
 
 
 async def _fetch(connection: Any, sql: str) -> list[tuple[Any, ...]]:
+    # Two round trips each; a cursor would take one more for each chunk, and one to find that there is no more.
+    records = await connection.fetch(sql)
     found: list[tuple[Any, ...]] = []
-    cursor = await connection.cursor(sql)
-    while chunk := await cursor.fetch(_CHUNK_ROWS):
-        found += [tuple(row) for row in chunk]
+    for start in range(0, len(records), _CHUNK_ROWS):
+        found += [tuple(record) for record in records[start : start + _CHUNK_ROWS]]
         await asyncio.sleep(0)
     return found
 

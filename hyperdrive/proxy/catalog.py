@@ -165,9 +165,10 @@ class CatalogWatch:
     async def close(self) -> None:
         """Stop; the connection is closed."""
         task, self._task = self._task, None
-        if task is not None:
+        while task is not None and not task.done():
+            # A rollback that fails on the way out turns the cancellation into an error of asyncpg's, and the watch would go on.
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait([task], timeout=_PAUSE_SECONDS)
         await self._disconnect()
 
     def end_epoch(self) -> None:

@@ -98,13 +98,16 @@ class Extended(Answers):
                 self.journal.pin(PREPARED, found.name)
         return len(out) > before
 
+    def _lend_for(self, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> None:
+        if verdict is not None and self._shared and not verdict.is_plain:
+            self._lend_names(verdict, server, out)
+
     def _parse(self, raw: bytes, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> None:
         server.open_scope = True
         if len(raw) < 6:
             raise ProtocolViolation("invalid string in message")
-        if verdict is not None and self._shared and not verdict.is_plain:
-            self._lend_names(verdict, server, out)
         if not raw[5]:
+            self._lend_for(verdict, server, out)
             out.append(raw)
             entry = Expected("P")
             entry.before = (raw, self.unnamed, self.unnamed_verdict)
@@ -123,6 +126,7 @@ class Extended(Answers):
             server.queue.append(Expected("P", Action.SKIP, name=key))
             server.unnamed = None
             raise DuplicateStatement(f'prepared statement "{shown(name)}" already exists')
+        self._lend_for(verdict, server, out)
         if verdict is None:
             raise ProtocolViolation("invalid string in message")
         if verdict is UNREAD:

@@ -20,18 +20,18 @@ READS = {
 
 SETUP = """
 set client_min_messages = error;
-drop role if exists reader; drop role if exists outsider; drop role if exists grouped;
-create role reader; create role outsider; create role grouped;
-grant select on t to reader; create view seen as select id, v from t; grant select on seen to reader;
+drop role if exists cache_reader; drop role if exists cache_outsider; drop role if exists cache_grouped;
+create role cache_reader; create role cache_outsider; create role cache_grouped;
+grant select on t to cache_reader; create view seen as select id, v from t; grant select on seen to cache_reader;
 """
 TEARDOWN = """
-drop view if exists seen; drop owned by reader, outsider, grouped; drop role reader, outsider, grouped;
+drop view if exists seen; drop owned by cache_reader, cache_outsider, cache_grouped; drop role cache_reader, cache_outsider, cache_grouped;
 """
 
 
 @pytest.fixture
 async def people(scene: CachedScene) -> AsyncIterator[CachedScene]:
-    """A stage with roles: ``reader`` may read ``t`` and the view ``seen``, ``outsider`` and ``grouped`` may not."""
+    """A stage with roles: ``cache_reader`` may read ``t`` and the view ``seen``, ``cache_outsider`` and ``cache_grouped`` may not."""
     await scene.sql(SETUP)
     yield scene
     stack = scene._stack.pop_all()
@@ -54,8 +54,8 @@ async def become(scene: CachedScene, conn: WireConnection, sql: str) -> None:
 
 
 CHANGES = [
-    pytest.param("revoke select on t from reader; revoke select on seen from reader", id="REVOKE"),
-    pytest.param("alter table t enable row level security; alter view seen owner to grouped", id="RLS on"),
+    pytest.param("revoke select on t from cache_reader; revoke select on seen from cache_reader", id="REVOKE"),
+    pytest.param("alter table t enable row level security; alter view seen owner to cache_grouped", id="RLS on"),
     pytest.param(
         "create policy p on t for select using (false); alter table t enable row level security; alter view seen set (security_invoker = on)",
         id="policy",
@@ -73,8 +73,8 @@ async def test_what_is_taken_away_is_gone(people: CachedScene, how: str, change:
     scene = people
     await scene.start(catalog_poll="1h" if through_us else "30ms")
     conn, direct = await scene.client(), await scene.direct()
-    await become(scene, conn, "set role reader")
-    await direct.query("set role reader")
+    await become(scene, conn, "set role cache_reader")
+    await direct.query("set role cache_reader")
     for _ in range(2):
         assert ["v1"] == await read(conn, how)
     assert "hit" == scene.how(conn)
@@ -97,9 +97,9 @@ async def test_what_is_taken_away_is_gone(people: CachedScene, how: str, change:
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param("set role outsider", id="SET ROLE"),
-        pytest.param("set session authorization outsider", id="SET SESSION AUTHORIZATION"),
-        pytest.param("select set_config('role', 'outsider', false)", id="set_config"),
+        pytest.param("set role cache_outsider", id="SET ROLE"),
+        pytest.param("set session authorization cache_outsider", id="SET SESSION AUTHORIZATION"),
+        pytest.param("select set_config('role', 'cache_outsider', false)", id="set_config"),
     ],
 )
 async def test_a_session_that_became_somebody_else_reads_as_that(people: CachedScene, how: str, change: str) -> None:
@@ -124,16 +124,16 @@ async def test_set_role_in_a_transaction_that_is_rolled_back(people: CachedScene
     for _ in range(2):
         await read(conn, "direct")
     await conn.query("begin")
-    await conn.query("set local role outsider")
+    await conn.query("set local role cache_outsider")
     assert ["42501"] == await read(conn, "direct")
     await conn.query("rollback")
     assert ["v1"] == await read(conn, "direct")
     await conn.query("begin")
-    await conn.query("set role outsider")
+    await conn.query("set role cache_outsider")
     await conn.query("rollback")
     assert ["v1"] == await read(conn, "direct")
     await conn.query("begin")
-    await conn.query("set role outsider")
+    await conn.query("set role cache_outsider")
     await conn.query("commit")
     assert ["42501"] == await read(conn, "direct")
 
@@ -142,12 +142,12 @@ async def test_membership_that_is_taken_away(people: CachedScene) -> None:
     """GRANT of role membership fires no event trigger (§7.3): through us it ends the epoch, past us the poll finds it."""
     scene = people
     await scene.start(catalog_poll="30ms")
-    await scene.sql("grant reader to grouped")
+    await scene.sql("grant cache_reader to cache_grouped")
     conn = await scene.client()
-    await become(scene, conn, "set role grouped")
+    await become(scene, conn, "set role cache_grouped")
     for _ in range(2):
         assert ["v1"] == await read(conn, "direct")
-    await scene.sql("revoke reader from grouped")
+    await scene.sql("revoke cache_reader from cache_grouped")
 
     async def is_seen() -> bool:
         return await read(conn, "direct") == ["42501"]
@@ -160,13 +160,13 @@ async def test_row_security_is_never_cached(people: CachedScene) -> None:
     scene = people
     await scene.sql(
         "create table secrets (tenant text, v text); insert into secrets values ('a', 'of a'), ('b', 'of b');"
-        "alter table secrets enable row level security; grant select on secrets to reader;"
+        "alter table secrets enable row level security; grant select on secrets to cache_reader;"
         "create policy own on secrets using (tenant = current_setting('app.tenant', true));"
-        "create view peek with (security_invoker = on) as select v from secrets; grant select on peek to reader"
+        "create view peek with (security_invoker = on) as select v from secrets; grant select on peek to cache_reader"
     )
     one, two = await scene.client(), await scene.client()
     for conn, tenant in ((one, "a"), (two, "b")):
-        await become(scene, conn, "set role reader")
+        await become(scene, conn, "set role cache_reader")
         await become(scene, conn, f"set app.tenant = '{tenant}'")
     for table in ("secrets", "peek"):
         for _ in range(3):
@@ -177,7 +177,7 @@ async def test_row_security_is_never_cached(people: CachedScene) -> None:
 
 
 @pytest.mark.parametrize(
-    "sql", ["alter role reader set search_path = one", "alter database cached set timezone = 'Asia/Tokyo'"]
+    "sql", ["alter role cache_reader set search_path = one", "alter database cached set timezone = 'Asia/Tokyo'"]
 )
 async def test_defaults_that_change_are_not_mixed(people: CachedScene, sql: str) -> None:
     """§2: a server opened before and one opened after differ; their answers are never one another's."""

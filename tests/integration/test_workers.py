@@ -26,6 +26,9 @@ from hyperdrive.workers import share
 
 ROOT = Path(__file__).parent.parent.parent
 
+ASK = "select clock_timestamp()"
+"""Never answered from the cache."""
+
 
 def children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
@@ -124,7 +127,7 @@ async def test_the_console_shows_and_steers_all_workers(pg18: Postgres, tmp_path
     async with served(pg18.app_url, tmp_path, "--pool-size", "4") as one:
         clients = await spread(one)
         for client in clients:
-            await client.execute("select 1")
+            await client.execute(ASK)
         shown = {row["id"] for row in await one.console("SHOW CLIENTS")}
         assert {client.info.backend_pid for client in clients} == shown
         (database,) = [row for row in await one.console("SHOW DATABASES") if row["name"] == "app"]
@@ -133,7 +136,7 @@ async def test_the_console_shows_and_steers_all_workers(pg18: Postgres, tmp_path
         assert len(clients) == stats["total_xact_count"]
         assert {"2"} == {row["value"] for row in await one.console("SHOW CONFIG") if row["key"] == "workers"}
         await one.console("PAUSE")
-        waiting = [asyncio.ensure_future(client.execute("select 1")) for client in clients]
+        waiting = [asyncio.ensure_future(client.execute(ASK)) for client in clients]
         done, _ = await asyncio.wait(waiting, timeout=0.1)
         assert not done
         await one.console("RESUME")
@@ -142,7 +145,7 @@ async def test_the_console_shows_and_steers_all_workers(pg18: Postgres, tmp_path
         for victim in victims.values():
             await one.console(f"KILL_CLIENT {victim.info.backend_pid}")
             with pytest.raises(psycopg.errors.AdminShutdown):
-                await victim.execute("select 1")
+                await victim.execute(ASK)
         for client in clients:
             await client.close()
 
@@ -228,7 +231,7 @@ async def test_metrics_of_all_workers_behind_one_admin_port(pg18: Postgres, tmp_
     async with served(pg18.app_url, tmp_path, "--admin", f"127.0.0.1:{port}") as one:
         clients = await spread(one)
         for client in clients:
-            await client.execute("select 1")
+            await client.execute(ASK)
         for _ in range(4):  # whichever worker answers
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

@@ -8,7 +8,8 @@ import pytest
 
 from hyperdrive.session.statements import Named, StatementRegistry
 from hyperdrive.sql import classify
-from hyperdrive.testing.frontend import parse
+from hyperdrive.testing.frontend import bind, execute, parse, sync
+from hyperdrive.testing.playbook import Playbook, backend
 
 BODY = b"select 1\0\0\0"
 
@@ -67,3 +68,18 @@ def test_a_statement_remembers_whether_it_may_be_a_question_for_the_schema(sql: 
     """Its Binds have no text, so they cannot be asked (E-8)."""
     shared = StatementRegistry().intern(sql + b"\0\0\0", (), classify(sql))
     assert expected == shared.worth_a_look
+
+
+def test_a_name_that_is_taken_lends_nothing_to_the_server() -> None:
+    """Parse of a taken name fails; the client kept its server for a name that SQL could have used (W-24)."""
+    with Playbook() as book:
+        book.a.sends(parse("select 1", "s1") + sync())
+        book.server.take()
+        book.server.sends(backend("1", "Z I"))
+        book.a.take()
+        book.a.sends(parse("deallocate s1", "s1") + bind("s1") + execute() + sync())
+        book.server.gets_letters("P B S")
+        book.server.sends(backend("1", "E 26000 gone", "Z I"))
+        book.a.gets_letters("E ZI")
+        assert [] == book.a.session.pins()
+        assert book.server in book.free

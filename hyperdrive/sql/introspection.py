@@ -58,8 +58,8 @@ def is_introspection(sql: bytes, verdict: Verdict) -> bool:
 
     *verdict* is what ``classify`` says of it. It costs a parse: to be remembered.
     """
-    if not verdict.is_read or len(sql) > MAX_TEXT:
-        return False
+    if not verdict.is_read or len(sql) > MAX_TEXT or not sql.isascii():
+        return False  # drivers ask in ASCII, and what else it is hangs on the encoding
     text = sql.lower()
     if _MOVING.search(text):
         return False
@@ -68,8 +68,11 @@ def is_introspection(sql: bytes, verdict: Verdict) -> bool:
     single = verdict.single
     if single is None or single.kind is not Kind.PLAIN or not verdict.is_read or not verdict.is_plain:
         return False
-    tree = json.loads(parse_sql_json(sql.decode()))
-    return all(map(_is_schema, _relations(tree, frozenset()))) and not _shows_whole_rows(tree, _aliases(tree))
+    try:
+        tree = json.loads(parse_sql_json(sql.decode()))
+        return all(map(_is_schema, _relations(tree, frozenset()))) and not _shows_whole_rows(tree, _aliases(tree))
+    except RecursionError:
+        return False
 
 
 def _relations(tree: Any, scope: frozenset[str]) -> Iterator[Relation]:

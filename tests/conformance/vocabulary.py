@@ -273,8 +273,8 @@ def pins(talk: Talk) -> bool:
 
 
 def resets_out_of_sight(talk: Talk) -> bool:
-    """A RESET stands among other statements, or DISCARD ALL may have to go to the server."""
-    return _says(talk, HIDDEN_RESETS) or (pins(talk) and _says(talk, ("discard all", "DISCARD ALL")))
+    """A RESET stands among other statements, or DISCARD ALL goes to the server: of a pinned client, or in a pipeline."""
+    return _says(talk, HIDDEN_RESETS) or _says(talk, ("discard all", "DISCARD ALL"))
 
 
 def _says(talk: Talk, words: tuple[str, ...]) -> bool:

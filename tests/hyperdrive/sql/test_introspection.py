@@ -66,6 +66,14 @@ NO = [
 ]
 
 
+@pytest.mark.parametrize(
+    "sql", [b"select '\xff'", "select 'ä' from pg_type".encode(), b"select " + b"(" * 900 + b"1" + b")" * 900]
+)
+def test_what_is_not_read_is_none(sql: bytes) -> None:
+    """Bytes that are no UTF-8, and nesting that is too deep, cost nobody the connection."""
+    assert not is_introspection(sql, classify(sql)) or sql.isascii()
+
+
 @pytest.mark.parametrize("sql", YES)
 def test_what_only_the_schema_changes(sql: str) -> None:
     assert is_introspection(sql.encode(), classify(sql.encode()))

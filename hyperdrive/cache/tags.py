@@ -84,10 +84,6 @@ class Domain:
             found = self._spaces[identity] = Space(self, identity)
         return found
 
-    def spaces(self) -> list[Space]:
-        """Those that somebody holds."""
-        return list(self._spaces.values())
-
     def tag(self, name: Hashable) -> Tag:
         """The one tag of *name*. It lives as long as an entry, a fill or a hold has it: nobody else needs its numbers."""
         found = self._tags.get(name)

@@ -80,18 +80,16 @@ class Failures(Batch):
         """
         return status != IDLE or (self.live is not None and not self.live.is_confirmed)
 
-    def refuse(self, error: bytes, *, failed_here: bool = False) -> bytes:
+    def refuse(self, error: bytes) -> bytes:
         """The batch cannot run: *error* for each of its scopes, and what is left of an open scope is skipped.
 
-        *failed_here*: the client believes in a transaction that no longer exists anywhere (FAILED_HERE). In HELD it always does:
-        a driver told ``I`` would go on in autocommit (E-2). Then the error is told once, and what is behind an end of the
-        transaction is left in the batch: it may run.
+        In HELD the client believes in a transaction, and a driver told ``I`` would go on in autocommit (E-2): the transaction has
+        failed (FAILED_HERE). Then the error is told once, and what is behind its end is left in the batch: it may run.
         """
         out: list[bytes] = []
         self._whole_to_ops()
         if self.held is not None:
             self._told_back = self.held.told
-        if failed_here or self.held is not None:
             self._failed_here = True
             self._untold = error
             return self._answer_failed()

@@ -41,7 +41,14 @@ from hyperdrive.pgwire.startup import parse_options
 from hyperdrive.pool.interfaces import PoolKey
 from hyperdrive.pool.limits import Limits, LimitSettings
 from hyperdrive.pool.settings import PoolSettings
-from hyperdrive.proxy.auth import DEFAULT_AUTH_QUERY, PostgresAuthQuery, UserDirectory, auth_connector, configured_users
+from hyperdrive.proxy.auth import (
+    DEFAULT_AUTH_QUERY,
+    DirectorySettings,
+    PostgresAuthQuery,
+    UserDirectory,
+    auth_connector,
+    configured_users,
+)
 from hyperdrive.proxy.cache import CacheSettings, Database, InTransactions, Mode
 from hyperdrive.proxy.catalog import CatalogWatch, connector
 from hyperdrive.proxy.connect import Origin
@@ -168,6 +175,7 @@ class App:
             process_secret=self._mock_key,
             origin=OriginCredentials(dsn.user.encode(), dsn.password.encode()) if dsn.password is not None else None,
             auth_query=self._auth_query(settings),
+            settings=DirectorySettings(scram_iterations=settings.scram_iterations),
             clock=clock,
         )
         return Proxy(
@@ -224,6 +232,7 @@ class App:
                 method=Method(settings.auth_method or "scram"),
                 tls_available=context is not None,
                 require_tls=settings.tls_require,
+                scram_iterations=settings.scram_iterations,
             ),
             tls=context,
             login_seconds=settings.client_login_timeout,

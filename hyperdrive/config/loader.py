@@ -30,6 +30,7 @@ from hyperdrive.config.settings import (
 )
 from hyperdrive.dsn import password_from_file
 from hyperdrive.errors import ConfigError
+from hyperdrive.pgwire import scram
 
 DEFAULT_FILE = "hyperdrive.toml"
 PREFIX = "HYPERDRIVE_"
@@ -280,6 +281,11 @@ class _Reading:
         outside = [str(address) for address in settings.listen if not address.is_loopback]
         if settings.auth_method == "trust" and outside:
             wrong("auth_method", f"trust is for this machine only; listen has {', '.join(outside)}. Use scram")
+        if settings.scram_iterations < scram.DEFAULT_ITERATIONS and outside and not settings.tls_require:
+            wrong(
+                "scram_iterations",
+                f"fewer than {scram.DEFAULT_ITERATIONS} need tls_require; listen has {', '.join(outside)}",
+            )
         if settings.auth_query not in ("", "default") and "$1" not in settings.auth_query:
             wrong("auth_query", "needs the user's name as parameter $1, or be `default`")
         if settings.auth_user and settings.auth_user not in settings.users:

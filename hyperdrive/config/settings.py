@@ -32,6 +32,7 @@ from hyperdrive.config.units import (
 )
 from hyperdrive.dsn import Dsn, parse_dsn
 from hyperdrive.net.transport import SocketOptions
+from hyperdrive.pgwire import scram
 from hyperdrive.pool.settings import PoolMode, PoolSettings
 
 CACHE = choice("on", "off", "shadow")
@@ -434,6 +435,14 @@ class Settings:
         "How clients prove who they are. `password` only over TLS or from this machine; `cert` by a certificate of"
         " `tls_client_ca` whose common name is the user; `trust` not at all, and only from this machine.",
         "Authentication",
+    )
+    scram_iterations: int = _setting(
+        whole(1, scram.MAX_ITERATIONS),
+        scram.DEFAULT_ITERATIONS,
+        "How often the hash of SCRAM is applied to a password that we know in the clear; users with a stored secret keep its count."
+        " Each login costs the client so much computing, 2 to 5 ms with 4096. Those protect a recorded login against guessing the"
+        " password, so fewer are accepted only where nobody can listen: on loopback and unix sockets, or with `tls_require`. pgjdbc"
+        " and pg8000 refuse fewer than 4096. As PostgreSQL 16's setting.",
     )
     auth_query: str = _setting(
         TEXT,

@@ -62,6 +62,8 @@ class DirectorySettings:
     recheck_seconds: float = 1.0
     """How old an answer must be before a failed login makes us ask again: who guesses must not be able to cause a query each."""
     max_users: int = 10_000
+    scram_iterations: int = scram.DEFAULT_ITERATIONS
+    """Of passwords known in the clear. The handshake's policy must say the same, or unknown users would show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,9 @@ class UserDirectory:
         if not isinstance(secret, PlainPassword):
             return secret
         salt = scram.salt_for(user.encode("utf-8", "surrogateescape"), self._process_secret)
-        return PlainPassword(secret.password, await asyncio.to_thread(scram.derive_keys, secret.password, salt))
+        iterations = self._settings.scram_iterations
+        keys = await asyncio.to_thread(scram.derive_keys, secret.password, salt, iterations)
+        return PlainPassword(secret.password, keys)
 
     def _valid(self, entry: _Entry) -> Secret | None:
         """``VALID UNTIL`` is judged at each login, not when the entry was read."""

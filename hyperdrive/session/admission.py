@@ -31,6 +31,7 @@ class HandshakePolicy:
 
     *is_local*: the client sits on this machine (unix socket or loopback), the only place where trust is possible, unless
     *trust_remote* was asked for. *mock_key* makes the salts of unknown users; workers of one port share it.
+    *scram_iterations* are those of passwords that we know in the clear, and therefore of users that do not exist.
     """
 
     mock_key: bytes = field(repr=False)
@@ -41,7 +42,7 @@ class HandshakePolicy:
     is_local: bool = False
     trust_remote: bool = False
     allow_cleartext_password: bool = False
-    mock_iterations: int = scram.DEFAULT_ITERATIONS
+    scram_iterations: int = scram.DEFAULT_ITERATIONS
 
     @property
     def may_trust(self) -> bool:

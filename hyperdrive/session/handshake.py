@@ -336,9 +336,10 @@ class ClientHandshake:
                 return keys.secret()
             case PlainPassword(password):
                 # Slow, on the caller's time: a directory hands passwords out together with their keys.
-                return scram.derive_keys(password, scram.salt_for(self._user, policy.mock_key)).secret()
+                salt = scram.salt_for(self._user, policy.mock_key)
+                return scram.derive_keys(password, salt, policy.scram_iterations).secret()
         self._is_doomed = True
-        return scram.mock_secret(self._user, policy.mock_key, policy.mock_iterations)
+        return scram.mock_secret(self._user, policy.mock_key, policy.scram_iterations)
 
     def _read_answer_message(self) -> bool:
         buffer = self._buffer

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import asyncpg
+import pg8000.native
 import psycopg
 import pytest
+import scramp
 
 from hyperdrive.config.settings import UserSettings
 from hyperdrive.proxy.auth import DEFAULT_AUTH_QUERY
@@ -40,6 +44,20 @@ async def test_wrong_passwords_and_unknown_users_hear_the_same(pg18: Postgres, m
             with pytest.raises(asyncpg.InvalidPasswordError) as caught:
                 await asyncpg.connect(host=proxy.host, port=proxy.port, user=user, password="wrong", database="app")
             assert f'password authentication failed for user "{user}"' == str(caught.value)
+
+
+async def test_few_iterations_let_in_who_accepts_them(pg18: Postgres) -> None:
+    """libpq and asyncpg take any count, as PostgreSQL 16's setting supposes; pg8000 wants 4096 at least."""
+    async with running_proxy(pg18.app_url, scram_iterations=1) as proxy:
+        assert "app in app" == await who(proxy)
+        login: dict[str, Any] = {"host": proxy.host, "port": proxy.port, "user": APP_USER, "database": "app"}
+        conn = await asyncpg.connect(**login, password=APP_PASSWORD)
+        assert "app in app" == await conn.fetchval(WHO)
+        await conn.close()
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(**login, password="wrong")
+        with pytest.raises(scramp.ScramException, match="4096"):
+            await asyncio.to_thread(pg8000.native.Connection, **login, password=APP_PASSWORD)
 
 
 async def test_the_origins_refusal_reaches_the_client(pg18: Postgres) -> None:

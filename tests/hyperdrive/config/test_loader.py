@@ -98,6 +98,10 @@ CONFLICTS = [
         {"auth_method": "trust", "listen": "*:6543"},
         "--auth-method: auth_method: trust is for this machine only; listen has *:6543. Use scram",
     ),
+    (
+        {"scram_iterations": 4095, "listen": "10.0.0.1:6543"},
+        "--scram-iterations: scram_iterations: fewer than 4096 need tls_require; listen has 10.0.0.1:6543",
+    ),
     ({"auth_query": "select 1"}, "--auth-query: auth_query: needs the user's name as parameter $1"),
     ({"auth_user": "x"}, "--auth-user: auth_user: 'x' is not in [users]"),
     ({"tls_cert": "/nowhere.pem"}, "--tls-cert: tls_cert: cannot read '/nowhere.pem'; expected a PEM file"),
@@ -108,6 +112,11 @@ CONFLICTS = [
 @pytest.mark.parametrize(("flags", "expected"), CONFLICTS)
 def test_values_that_cannot_hold_together_stop_the_start(flags: dict[str, object], expected: str) -> None:
     assert mistakes(flags=flags)[0].startswith(expected)
+
+
+def test_few_iterations_are_for_where_nobody_can_listen() -> None:
+    assert 1 == load(flags={"scram_iterations": 1}).scram_iterations
+    assert 4096 == load(flags={"scram_iterations": 4096, "listen": "*:6543"}).scram_iterations
 
 
 def test_a_secret_is_not_repeated(config: Path) -> None:

@@ -12,10 +12,11 @@ from hyperdrive.clock import ManualClock
 from hyperdrive.dsn import parse_dsn
 from hyperdrive.errors import NotReady, OriginError, OriginUnreachable
 from hyperdrive.net.contexts import SslMode, TlsPolicy
-from hyperdrive.pgwire import scram
+from hyperdrive.pgwire import scram, startup
 from hyperdrive.pgwire.passwords import Md5Secret, OriginCredentials, PlainPassword, Secret, TrustedUser, md5_secret
 from hyperdrive.proxy.auth import (
     AuthQuery,
+    DirectorySettings,
     Pending,
     PostgresAuthQuery,
     StoredPassword,
@@ -97,6 +98,36 @@ async def test_a_plain_password_gets_its_keys_once_and_off_the_loop() -> None:
     assert first is users.look_up_nowait("ann", "shop")
     assert await users.look_up("nobody", "shop") is None
     await users.close()
+
+
+async def test_iterations_are_those_of_the_setting_and_a_stored_secret_keeps_its_own() -> None:
+    users: dict[str, Secret] = {"ann": PlainPassword(b"pencil"), "bob": KEYS.secret()}
+    settings = DirectorySettings(scram_iterations=9)
+    people = UserDirectory(users, process_secret=b"process", settings=settings, clock=ManualClock())
+    ann, bob = await people.look_up("ann", "shop"), await people.look_up("bob", "shop")
+    assert isinstance(ann, PlainPassword)
+    assert scram.derive_keys(b"pencil", scram.salt_for(b"ann", b"process"), 9) == ann.keys
+    assert KEYS.secret() == bob
+    await people.close()
+
+
+async def test_w06_a_stranger_is_offered_what_a_known_user_would_be() -> None:
+    """Under any setting: the same mechanism, salt and count, whether the user exists or not."""
+    settings = DirectorySettings(scram_iterations=9)
+    known = UserDirectory(
+        {"ann": PlainPassword(b"pencil")}, process_secret=b"process", settings=settings, clock=ManualClock()
+    )
+    offers = []
+    for secret in (await known.look_up("ann", "shop"), None):
+        shake = ClientHandshake(HandshakePolicy(b"process", scram_iterations=9))
+        shake.receive(startup.startup_message({b"user": b"ann"}))
+        offered = shake.user_found(secret)
+        [challenge] = shake.receive(startup.sasl_initial_response(scram.MECHANISM, b"n,,n=,r=abc"))
+        assert isinstance(challenge, Send)
+        offers.append((offered, challenge.data.partition(b",")[2]))
+    assert offers[0] == offers[1]
+    assert offers[0][1].endswith(b",i=9")
+    await known.close()
 
 
 # ---- auth_query: cache and sharing

@@ -39,7 +39,7 @@ AUTH_OK = startup.authentication(startup.AUTH_OK)
 
 
 def handshake(method: Method = Method.SCRAM, **more: object) -> ClientHandshake:
-    return ClientHandshake(HandshakePolicy(MOCK, method, mock_iterations=1, **more))  # type: ignore[arg-type]
+    return ClientHandshake(HandshakePolicy(MOCK, method, scram_iterations=1, **more))  # type: ignore[arg-type]
 
 
 def tls(method: Method = Method.SCRAM, **more: object) -> ClientHandshake:

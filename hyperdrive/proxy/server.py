@@ -356,6 +356,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         left, session.client = session.client, None
         if session.status != IDLE:
             session.client = left
+            session.failed = True  # what its client did in the transaction, settings above all, is undone
             self._behind(b"ROLLBACK")
         elif left is not None and left.leaves_traces:
             self.discard(CloseReason.CLIENT_LEFT)

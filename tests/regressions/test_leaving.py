@@ -61,6 +61,17 @@ async def test_a_zone_that_a_view_sets_does_not_reach_the_next_client(scene: Sce
     assert await b.value("show timezone") == b.parameters["TimeZone"]
 
 
+async def test_a_reset_in_a_transaction_that_its_client_left_did_not_happen(scene: Scene) -> None:
+    await scene.start(servers=1)
+    a = await scene.client()
+    for sql in ("set timezone = 'Asia/Tokyo'", "begin", "select 1", "reset all"):
+        await a.query(sql)
+    await a.close()
+    b = await scene.client()
+    assert (await b.query("select current_setting('TimeZone'), current_user")).rows == [("UTC", "postgres")]
+    assert b.parameters["TimeZone"] == "UTC"
+
+
 async def test_a_hidden_listen_brings_no_notifications_to_others(scene: Scene) -> None:
     await scene.start(servers=1)
     a, b = await scene.client(), await scene.client()

@@ -1,6 +1,6 @@
 """asyncpg as a load program for caches: a herd that asks for the same thing at once, and readers that notice what is out of date.
 
-All rows are asked for (``fetch``): ``fetchrow`` and ``fetchval`` limit the portal to a row, which no cache keeps.
+All rows are asked for (``fetch``), as other caches keep no answer to the limited portal of ``fetchrow`` and ``fetchval``.
 """
 
 from __future__ import annotations

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 _DESCRIBED: Final = messages.describe(b"P") + messages.execute() + messages.SYNC
 _EXECUTED: Final = messages.execute() + messages.SYNC
+# The same ends with a row limit, whose four bytes stand right before Sync.
+_EXECUTE_HEAD: Final = messages.execute()[:-4]
+_DESCRIBED_HEAD: Final = messages.describe(b"P") + _EXECUTE_HEAD
+_LIMIT_AT: Final = -4 - len(messages.SYNC)
+_LIMIT_END: Final = -len(messages.SYNC)
 
 
 class Read:
@@ -65,12 +70,13 @@ def read_of(kind: int, data: bytes, session: ClientSession) -> Read | Refused:
             return Refused(Rule.SYNTAX)
         key = data if clean is text else messages.query(clean)
         return Read(kind, data, key, clean, (), 0, hints)
-    if data.endswith(_DESCRIBED):
-        letter, end = b"D", len(_DESCRIBED)
-    elif data.endswith(_EXECUTED):
-        letter, end = b"E", len(_EXECUTED)
-    else:
-        return Refused(Rule.PORTAL, "Execute with a row limit")
+    letter, end = end_of(data)
+    if not end:
+        return Refused(Rule.PORTAL, "not one Bind, Execute and Sync")
+    limit = data[_LIMIT_AT:_LIMIT_END] if letter.islower() else b""
+    if limit and session.block is not None:
+        # Until the transaction ends the portal may be asked for more, and only the origin has it.
+        return Refused(Rule.PORTAL, "a row limit inside a transaction")
     unsettled = None
     if kind == PARSE:
         parsed = 1 + int.from_bytes(data[1:5], "big")
@@ -91,9 +97,27 @@ def read_of(kind: int, data: bytes, session: ClientSession) -> Read | Refused:
     if clean is not text:
         body = clean + b"\0" + oids
     types = tuple(int.from_bytes(oids[i : i + 4], "big") for i in range(2, len(oids), 4))
-    read = Read(kind, data, letter + body + data[at:-end], clean, types, at, hints)
+    read = Read(kind, data, letter + body + data[at:-end] + limit, clean, types, at, hints)
     read.unsettled = unsettled
     return read
+
+
+def end_of(data: bytes) -> tuple[bytes, int]:
+    """The shape of an extended batch by its end, and how long that is; 0: none that is known.
+
+    ``D`` has a Describe of the portal, ``E`` has not; small letters are those with a row limit, which is the end of their key: what it
+    cuts off is an answer to that limit alone (caching-rules §4, rule 7).
+    """
+    if data.endswith(_DESCRIBED):
+        return b"D", len(_DESCRIBED)
+    if data.endswith(_EXECUTED):
+        return b"E", len(_EXECUTED)
+    if data.endswith(messages.SYNC):
+        if data.endswith(_DESCRIBED_HEAD, 0, _LIMIT_AT):
+            return b"d", len(_DESCRIBED)
+        if data.endswith(_EXECUTE_HEAD, 0, _LIMIT_AT):
+            return b"e", len(_EXECUTED)
+    return b"", 0
 
 
 def glanced_key(kind: int, data: bytes, session: ClientSession) -> bytes:
@@ -101,12 +125,17 @@ def glanced_key(kind: int, data: bytes, session: ClientSession) -> bytes:
 
     What ``read_of`` makes of it, and nothing else. Lengths are checked: between Bind and the end stands what the letter says.
     """
+    limit = b""
     if data.endswith(_DESCRIBED):
         letter, end = b"D", len(data) - len(_DESCRIBED)
     elif data.endswith(_EXECUTED):
         letter, end = b"E", len(data) - len(_EXECUTED)
     else:
-        return b""
+        letter, size = end_of(data)
+        if not size:
+            return b""
+        end = len(data) - size
+        limit = data[_LIMIT_AT:_LIMIT_END]
     first_end = 1 + read_length(data, 1)[0]
     if kind == PARSE:
         # Behind Parse of the unnamed statement a Bind of it to the unnamed portal, and behind that the end.
@@ -114,14 +143,14 @@ def glanced_key(kind: int, data: bytes, session: ClientSession) -> bytes:
             return b""
         if first_end + 1 + read_length(data, first_end + 1)[0] != end:
             return b""
-        return letter + data[6:first_end] + data[first_end + 7 : end]
+        return letter + data[6:first_end] + data[first_end + 7 : end] + limit
     if kind != BIND or data[5] or first_end != end:
         return b""
     name_end = data.find(b"\0", 6)
     named = session.named(data[6:name_end])
     if named is None or named.wanted is not session.journal.wanted or named.epoch != session.pipe.epoch:
         return b""
-    return letter + named.statement.body + data[name_end + 1 : end]
+    return letter + named.statement.body + data[name_end + 1 : end] + limit
 
 
 def _without_comments(text: bytes) -> tuple[bytes | None, Hints | None]:

@@ -312,8 +312,10 @@ def batch_of(key: bytes) -> bytes:
     end = key.index(b"\0", 1) + 1
     end += 2 + 4 * int.from_bytes(key[end : end + 2], "big")
     parse = messages.message(b"P", b"\0" + key[1:end])
-    described = messages.describe(b"P") if key[:1] == b"D" else b""
-    return parse + messages.message(b"B", b"\0\0" + key[end:]) + described + messages.execute() + messages.SYNC
+    bound_end, limit = (len(key) - 4, key[-4:]) if key[:1].islower() else (len(key), bytes(4))
+    described = messages.describe(b"P") if key[:1] in b"Dd" else b""
+    execute = messages.message(b"E", b"\0" + limit)
+    return parse + messages.message(b"B", b"\0\0" + key[end:bound_end]) + described + execute + messages.SYNC
 
 
 class PoolCache:

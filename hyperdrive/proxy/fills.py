@@ -24,20 +24,18 @@ if TYPE_CHECKING:
     from hyperdrive.session.statements import Named
 
 _READY: Final = b"Z\0\0\0\x05"
+_SUSPENDED: Final = b"s\0\0\0\x04"
 _LONGEST_TAG: Final = 40
 _BOUND: Final = PARSE_COMPLETE + BIND_COMPLETE
 
 
-def body_of(reply: bytes, kind: int) -> bytes | None:
+def body_of(reply: bytes, kind: int, *, is_limited: bool = False) -> bytes | None:
     """What an entry keeps of a whole *reply* to a batch that began with a message of *kind*; ``None`` if it is not the answer to a
     SELECT. Other messages than these were counted as they came: here only the ends are looked at.
+
+    *is_limited*: the batch had a row limit, so that as many rows and PortalSuspended are all that it asked for.
     """
-    if reply[-6:-1] != _READY:
-        return None
-    tag_at = reply.rfind(b"C\0\0\0", max(0, len(reply) - _LONGEST_TAG), len(reply) - 6)
-    if tag_at < 0 or tag_at + 1 + reply[tag_at + 4] != len(reply) - 6 or reply[tag_at + 5 : tag_at + 12] != b"SELECT ":
-        return None
-    if not reply[tag_at + 12 : -7].isdigit():
+    if reply[-6:-1] != _READY or not (_is_selected(reply) or (is_limited and reply[-11:-6] == _SUSPENDED)):
         return None
     if kind == QUERY:
         body = reply if reply[0] == ROW_DESCRIPTION else None
@@ -49,6 +47,14 @@ def body_of(reply: bytes, kind: int) -> bytes | None:
     if body is not None and body[-1:] != b"I":
         body = body[:-1] + b"I"
     return body
+
+
+def _is_selected(reply: bytes) -> bool:
+    """Whether CommandComplete of a SELECT stands before ReadyForQuery."""
+    tag_at = reply.rfind(b"C\0\0\0", max(0, len(reply) - _LONGEST_TAG), len(reply) - 6)
+    if tag_at < 0 or tag_at + 1 + reply[tag_at + 4] != len(reply) - 6 or reply[tag_at + 5 : tag_at + 12] != b"SELECT ":
+        return False
+    return reply[tag_at + 12 : -7].isdigit()
 
 
 class Filling:
@@ -122,7 +128,8 @@ class Filling:
         if reply is None:
             self.fail()
             return
-        body = body_of(reply, self._kind) if server.session.noise == self._noise else None
+        is_limited = fill.key[:1].islower()
+        body = body_of(reply, self._kind, is_limited=is_limited) if server.session.noise == self._noise else None
         if body is None:
             cache.metrics.not_stored_reply += 1
             self.fail()

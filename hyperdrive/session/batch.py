@@ -160,7 +160,8 @@ class Batch:
         if data[0] != BIND or data[5]:
             return False
         end = 1 + read_length(data, 1)[0]
-        whole = scopes.BEHIND_BIND.get(data[end:])
+        behind = data[end:]
+        whole = scopes.BEHIND_BIND.get(behind) or scopes.limited(scopes.BEHIND_BIND, behind)
         if whole is None:
             return False
         named = self._shared.get(data[6 : data.find(b"\0", 6, end)])
@@ -176,7 +177,8 @@ class Batch:
         # Unnamed statement, unnamed portal; 7 bytes of Bind are its header and the two names.
         if data[5] or bind + 7 > len(data) or data[bind] != BIND or data[bind + 5] or data[bind + 6]:
             return False
-        whole = scopes.BEHIND_PARSE.get(data[bind + 1 + read_length(data, bind + 1)[0] :])
+        behind = data[bind + 1 + read_length(data, bind + 1)[0] :]
+        whole = scopes.BEHIND_PARSE.get(behind) or scopes.limited(scopes.BEHIND_PARSE, behind)
         if whole is None:
             return False
         verdict = self._classify(data[6 : data.find(b"\0", 6, bind)])

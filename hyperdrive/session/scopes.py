@@ -9,6 +9,7 @@ those decide as ever. So a Whole accepts nothing that its steps would not. Knows
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from hyperdrive.pgwire import messages
@@ -74,3 +75,13 @@ BEHIND_BIND: Final[dict[bytes, Whole]] = {
     _EXECUTE: Whole(replies.BIND, replies.EXECUTE, replies.SYNC),
 }
 """The same behind the Bind of a prepared statement. Its first step says nothing of the statement: see ``ServerSession.put``."""
+
+_LIMIT_END: Final = -len(messages.SYNC)
+_LIMIT_AT: Final = _LIMIT_END - 4
+
+
+def limited(shapes: Mapping[bytes, Whole], behind: bytes) -> Whole | None:
+    """The scope that *behind*, which ends with Sync, makes with a row limit in its Execute: asyncpg's ``fetchrow`` has one, and JDBC's
+    ``setMaxRows``. Its steps are those of the same without a limit, since PortalSuspended ends an Execute as CommandComplete does.
+    """
+    return shapes.get(behind[:_LIMIT_AT] + b"\0\0\0\0" + behind[_LIMIT_END:])

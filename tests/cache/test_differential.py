@@ -48,7 +48,7 @@ READS = [
     "select '2020-06-01 12:00'::timestamptz, date '2020-06-01', interval '1 day'",
     "select v from t where id = any('{1,2}') order by 1",
     "select coalesce((select v from t where id = 99), 'none')",
-    "select now() is not null, current_user, current_schemas(true)",
+    "select now() is not null, current_user, current_schemas(false)",
     "select nextval is null from (select null::int as nextval) s",
     "select 1 / (id - 3) from t order by id",
     "select relname from pg_class where relname = 't'",
@@ -145,7 +145,8 @@ def comparable(replies: Replies) -> list[Message]:
 def extended(draw: random.Random, sql: str, values: list[str | None]) -> bytes:
     described = describe_portal() if draw.random() < 0.6 else b""
     formats = draw.choice([[], [1]])
-    return parse(sql) + bind("", values, result_formats=formats) + described + execute() + sync()
+    limit = draw.choice([0, 0, 0, 1, 2])
+    return parse(sql) + bind("", values, result_formats=formats) + described + execute("", limit) + sync()
 
 
 def phrase(draw: random.Random) -> tuple[str, bytes]:

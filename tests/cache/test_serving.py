@@ -204,17 +204,6 @@ async def test_without_a_hint_the_origins_policy_holds_for_the_same_entry(scene:
     assert "miss" == scene.how(conn)
 
 
-async def test_a_row_limit_is_no_whole_answer(scene: CachedScene) -> None:
-    """Rule 7: half a result is neither stored nor served, and a finished portal is not replayed."""
-    conn, direct = await scene.client(), await scene.direct()
-    limited = parse("select id from t order by id") + bind() + execute("", 2) + sync()
-    for _ in range(2):
-        assert await direct.scope(limited) == await conn.scope(limited)
-    twice = parse("select id from t order by id") + bind() + execute() + execute() + sync()
-    for _ in range(2):
-        assert await direct.scope(twice) == await conn.scope(twice)
-
-
 async def test_literals_converted_at_parse_are_not_served_under_other_settings(scene: CachedScene) -> None:
     """Rule 7: Parse, then SET, then Bind and Execute."""
     await scene.start(servers=1)  # another server would have to parse it anew, under the settings of now

@@ -161,6 +161,20 @@ def test_a_transaction_stays_usual() -> None:
     assert [scopes.QUERY] == list(server.queue)
 
 
+@pytest.mark.parametrize("limit", [1, 2, 2**31 - 1])
+def test_a_row_limit_makes_the_same_scope_and_its_portal_is_suspended(limit: int) -> None:
+    """asyncpg's ``fetchrow`` sends one: as usual as any other scope."""
+    client, server = ClientSession(make_pipe(), EMPTY, values(VIEW)), linked()
+    assert client.receive(
+        messages.parse(b"", b"select 1") + messages.bind(b"", b"") + messages.execute(b"", limit) + messages.SYNC
+    )
+    assert scopes.BEHIND_PARSE[messages.execute() + messages.SYNC] is client.whole
+    client.compose_whole(server)
+    reply = backend("1", "2", "D 1", "s", "Z I")
+    assert reply == server.receive(reply)
+    assert server.usual and server.is_clean
+
+
 def test_the_bind_of_a_prepared_statement_keeps_its_name_when_it_fails() -> None:
     """W-20: the client hears its own name of the statement."""
     client = ClientSession(make_pipe(), EMPTY, values(VIEW))

@@ -53,6 +53,7 @@ from hyperdrive.proxy.cache import CacheSettings, Database, InTransactions, Mode
 from hyperdrive.proxy.catalog import CatalogWatch, connector
 from hyperdrive.proxy.connect import Origin
 from hyperdrive.proxy.front_door import DoorSettings, FrontDoor
+from hyperdrive.proxy.guard import watch_loop
 from hyperdrive.proxy.proxy import Proxy, ProxySettings
 from hyperdrive.proxy.sweep import Sweeper
 from hyperdrive.session.handshake import HandshakePolicy, Method
@@ -506,6 +507,7 @@ async def serve(
 ) -> None:
     """Run one process until SIGINT, SIGTERM or SHUTDOWN; call *ready* with the connection string when clients can be served."""
     async with App(settings, loader=loader, loaded=loaded) as app:
+        watch_loop(asyncio.get_running_loop(), app.proxy.metrics)
         keep_for_good()
         ready(app.url())
         await app.run()

@@ -8,9 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from hyperdrive.metrics import counter
+
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class TaskMetrics:
+    """What became of the tasks of this process."""
+
+    failed: int = counter("", family="internal_errors", where="task")
+
+
+metrics = TaskMetrics()
 
 log = logging.getLogger("hyperdrive.tasks")
 _alive: set[asyncio.Task[Any]] = set()
@@ -27,4 +40,5 @@ def spawn(coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
 def _finished(task: asyncio.Task[Any]) -> None:
     _alive.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
+        metrics.failed += 1
         log.error("! task %s failed", task.get_name(), exc_info=error)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hyperdrive import tasks
 from hyperdrive.admin.exposition import add_gauges
 from hyperdrive.admin.state import (
     CacheRow,
@@ -279,6 +280,7 @@ class LocalRows:
         """Every metric of this process."""
         registry = Registry()
         registry.add(self.proxy.metrics)
+        registry.add(tasks.metrics)
         cache = self.proxy.cache
         cache.reads.queries_hit = cache.store.hits
         registry.add(cache.reads)

@@ -59,6 +59,7 @@ class CloseReason(StrEnum):
     CLIENT_LEFT = "client left it unclean"
     KILLED = "KILL"
     HANDOVER = "hand-over failed"
+    FAULT = "internal error"
     OTHER = "other"
 
 

@@ -25,7 +25,8 @@ from hyperdrive.net.transport import Transport
 from hyperdrive.pgwire import messages
 from hyperdrive.pool.interfaces import CloseReason
 from hyperdrive.pool.settings import PoolMode
-from hyperdrive.proxy import half_closed
+from hyperdrive.proxy import guard, half_closed
+from hyperdrive.proxy.guard import guarded
 from hyperdrive.proxy.reads import Reader
 from hyperdrive.session.client import SHIP_ABOVE, ClientSession, Op
 from hyperdrive.session.replies import COMMIT
@@ -116,11 +117,11 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.idle_sweeps = 0
-        reader = self.reader
-        if reader is not None and reader.glance(data):
-            return
         session = self.session
         try:
+            reader = self.reader
+            if reader is not None and reader.glance(data):
+                return
             if session.receive(data):
                 if session.whole is not None and self.server is None and not self.waiting:
                     self._express(session)
@@ -129,11 +130,12 @@ class ClientConnection(asyncio.Protocol):
             elif session.ops and self.server is not None and self.server.session.copy_in:
                 # What breaks a copy has to be noticed without waiting for a Sync.
                 self._ship()
+            if session.terminated:
+                self._leave()
         except ProtocolViolation as error:
             self.end(error)
-            return
-        if session.terminated:
-            self._leave()
+        except Exception as exc:
+            self.failed(exc)
 
     def _express(self, session: ClientSession) -> None:
         """The usual batch of a client without a server: ``_ship``, ``_link`` and ``_send`` without what they need not look at."""
@@ -281,6 +283,7 @@ class ClientConnection(asyncio.Protocol):
         if self.reader is not None:
             self.reader.last_write_no = fill_no
 
+    @guarded(None)
     def run_alone(self) -> None:
         """Somebody else's answer, which was waited for, does not come: ask for it."""
         self.waiting = False
@@ -387,12 +390,18 @@ class ClientConnection(asyncio.Protocol):
         """Take *server* over from the pool; ``False`` when the client is gone."""
         if self.transport.is_closing():
             return False
-        self.waiting = False
-        self.transport.resume_reading()
-        self._link(server)
-        self._send(server)
+        try:
+            self.waiting = False
+            self.transport.resume_reading()
+            self._link(server)
+            self._send(server)
+        except Exception as exc:
+            if server.client is None or server.client is self:
+                self.server = server  # it goes with us
+            self.failed(exc)
         return True
 
+    @guarded(None)
     def refuse(self, error: HyperdriveError) -> None:
         """The wait ended without a server."""
         self.waiting = False
@@ -421,6 +430,7 @@ class ClientConnection(asyncio.Protocol):
 
     # --- back-pressure ----------------------------------------------------------------------------------------------------------------
 
+    @guarded(None)
     def pause_writing(self) -> None:
         self._paused = True
         if self.server is not None:
@@ -428,6 +438,7 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.transport.pause_reading()  # answers of our own that nobody reads
 
+    @guarded(None)
     def resume_writing(self) -> None:
         self._paused = False
         if not self._source_paused:
@@ -449,6 +460,7 @@ class ClientConnection(asyncio.Protocol):
 
     # --- ends -------------------------------------------------------------------------------------------------------------------------
 
+    @guarded(False)
     def eof_received(self) -> bool:
         """The client sends nothing more: it is answered what it is owed, and then the connection ends."""
         if not half_closed.is_owed(self):
@@ -457,6 +469,7 @@ class ClientConnection(asyncio.Protocol):
         half_closed.watch(self)
         return True
 
+    @guarded(None)
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
 
@@ -474,16 +487,28 @@ class ClientConnection(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.close()
 
-    def end(self, error: HyperdriveError) -> None:
-        """Tell the client why, and close."""
+    def failed(self, exc: Exception) -> None:
+        """Our own code is at fault: what state the session is in, and its server, nobody knows."""
+        error = guard.fault(self.context.metrics, "client", f"client {self.pid}", exc)
+        server, self.server = self.server, None
+        if server is not None:
+            guard.throw_away(server)
+        is_mid_message = server is not None and server.session.is_mid_message
+        guard.carry_out(lambda: self.end(error, is_mid_message=is_mid_message), self.transport.close)
+
+    def end(self, error: HyperdriveError, *, is_mid_message: bool = False) -> None:
+        """Tell the client why, and close. In the middle of a row there is nothing that it would not take for a part of the row."""
         self.context.metrics.count_error(error)
+        server = self.server
         if not self.transport.is_closing():
-            self.write(messages.error_message(error, severity="FATAL"))
+            if not is_mid_message and not (server is not None and server.session.is_mid_message):
+                self.write(messages.error_message(error, severity="FATAL"))
             self.transport.close()
             # One that does not read must not keep its socket for ever.
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self.transport.abort)
         self._leave()
 
+    @guarded(None)
     def server_lost(self, server: ServerConnection, reason: str) -> None:
         """The server connection broke; say what is known of the outcome (W-54)."""
         self.server = None
@@ -497,7 +522,8 @@ class ClientConnection(asyncio.Protocol):
             self.end(
                 ShuttingDown(
                     "the connection to the database was lost, and the state of the session with it", detail=reason
-                )
+                ),
+                is_mid_message=state.is_mid_message,
             )
             return
         in_transaction = session.believes(state.status)
@@ -556,6 +582,7 @@ class ClientConnection(asyncio.Protocol):
 
     # --- cancel -----------------------------------------------------------------------------------------------------------------------
 
+    @guarded(None)
     def cancel(self) -> None:
         """A cancel request with this client's key came: it reaches the server only while that runs this client's SQL (W-51)."""
         if self.waiting:

@@ -10,14 +10,17 @@ import asyncio
 import ipaddress
 import logging
 import ssl
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from hyperdrive.errors import HyperdriveError, InternalError, ProtocolViolation, TooManyConnections
+from hyperdrive.errors import HyperdriveError, ProtocolViolation, TooManyConnections
 from hyperdrive.net.tls import TlsInfo, TlsTransport
 from hyperdrive.net.transport import Transport
 from hyperdrive.pgwire.messages import error_message
+from hyperdrive.proxy import guard
 from hyperdrive.proxy.auth import Pending
+from hyperdrive.proxy.guard import guarded
 from hyperdrive.session.handshake import (
     Action,
     Admit,
@@ -88,8 +91,18 @@ class FrontDoor(asyncio.Protocol):
             self._fatal(TooManyConnections("sorry, too many clients already"))
 
     def data_received(self, data: bytes) -> None:
-        if not self._over:
+        if self._over:
+            return
+        try:
             self._carry_out(self._handshake.receive(data))
+        except Exception as exc:
+            self.failed(exc)
+
+    def failed(self, exc: Exception) -> None:
+        """Our own code is at fault: the client is told, and nobody has got in."""
+        error = guard.fault(self._proxy.metrics, "login", "a login", exc)
+        if not self._over:
+            guard.carry_out(lambda: self._fatal(error), self._transport.close, self._end)
 
     def eof_received(self) -> None:
         return None
@@ -132,8 +145,14 @@ class FrontDoor(asyncio.Protocol):
                     log.info("! client refused: %s %s", error.code, error.log_text)
                     self._close(data)
 
-    def _wait_for(self, coro: object, what: str) -> None:
-        self._task = spawn(coro, name=f"client {what}")  # type: ignore[arg-type]
+    def _wait_for(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        self._task = spawn(self._guarded(work), name=f"client {what}")
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as exc:
+            self.failed(exc)
 
     async def _look_up(self, user: str, database: str) -> None:
         try:
@@ -152,9 +171,6 @@ class FrontDoor(asyncio.Protocol):
             await self._proxy.admit(admit, self._transport, self)
         except HyperdriveError as error:
             self._fatal(error)
-        except Exception as exc:
-            log.exception("! admitting a client failed")
-            self._fatal(InternalError("internal error of the proxy", log_text=repr(exc)))
 
     def _fatal(self, error: HyperdriveError) -> None:
         self._proxy.metrics.clients_refused += 1
@@ -174,6 +190,7 @@ class FrontDoor(asyncio.Protocol):
         tls.start(client_hello)
         raw.resume_reading()
 
+    @guarded(None)
     def _tls_done(self, outcome: TlsInfo | HyperdriveError) -> None:
         if isinstance(outcome, HyperdriveError):
             log.info("! TLS with a client failed: %s", outcome.log_text)

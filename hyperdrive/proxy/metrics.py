@@ -25,6 +25,9 @@ class ProxyMetrics:
     cancels: int = counter("Cancel requests that named a client of ours", family="cancel_requests", found="yes")
     cancels_unknown: int = counter("", family="cancel_requests", found="no")
     errors: Counter[Kind] = counters_by("kind", "Errors of ours told to clients, by kind")
+    internal_errors: Counter[str] = counters_by(
+        "where", "Faults of our own that ended a client's connection or a server's; each is logged, and it must stay 0"
+    )
 
     def count_error(self, error: HyperdriveError) -> None:
         """Count *error* under its kind."""

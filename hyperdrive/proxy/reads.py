@@ -20,6 +20,7 @@ from hyperdrive.proxy.asked import Read, glanced_key, has_clock_value, is_select
 from hyperdrive.proxy.cache import InTransactions, Mode
 from hyperdrive.proxy.controls import NOTHING, Controls, controls_of
 from hyperdrive.proxy.fills import Filling
+from hyperdrive.proxy.guard import guarded
 from hyperdrive.proxy.identity import agrees
 from hyperdrive.session.server import IDLE
 from hyperdrive.sql.introspection import may_be_introspection
@@ -521,10 +522,16 @@ class Reader:
         if self._flight is not None:
             self.run_alone()
 
+    def failed(self, exc: Exception) -> None:
+        """Our own code is at fault while another's answer is handed on: it concerns this client, not the one that asked."""
+        self._client.failed(exc)
+
+    @guarded(None)
     def _tired(self) -> None:
         self.leave()
         self._client.run_alone()
 
+    @guarded(None)
     def serve(self, entry: Entry) -> None:
         """The leader's answer has come."""
         self.leave()
@@ -539,6 +546,7 @@ class Reader:
         if session.terminated:
             client.connection_lost(None)
 
+    @guarded(None)
     def run_alone(self) -> None:
         """There is no answer to share."""
         self.leave()

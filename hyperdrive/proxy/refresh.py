@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from hyperdrive.errors import HyperdriveError
 from hyperdrive.pool.interfaces import CloseReason
+from hyperdrive.proxy import guard
+from hyperdrive.proxy.guard import guarded
 from hyperdrive.session.client import ClientSession
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Refresh:
         else:
             self.offer(server)
 
+    @guarded(True)
     def offer(self, server: ServerConnection) -> bool:
         """The pool has a server."""
         self.waiting = False
@@ -84,6 +87,14 @@ class Refresh:
         """The server owes nothing."""
         assert self._server is not None
         self._give_back(self._server)
+
+    def failed(self, exc: Exception) -> None:
+        """Our own code is at fault. Nobody has to be told; the server goes."""
+        guard.fault(self._context.metrics, "refresh", "a refresh", exc)
+        server, self._server = self._server, None
+        if server is not None:
+            guard.throw_away(server)
+        guard.carry_out(self._filling.fail)
 
     def server_lost(self, server: ServerConnection, reason: str) -> None:
         """The fill has failed already."""

@@ -16,7 +16,8 @@ from hyperdrive.errors import HyperdriveError, LedgerMismatch, OriginLost
 from hyperdrive.net.transport import Transport
 from hyperdrive.pgwire import messages
 from hyperdrive.pool.interfaces import CloseReason, Pooled
-from hyperdrive.proxy import writes
+from hyperdrive.proxy import guard, writes
+from hyperdrive.proxy.guard import guarded
 from hyperdrive.session import replies, settings
 from hyperdrive.session.server import IDLE, ServerSession
 from hyperdrive.session.statements import POISON
@@ -126,13 +127,25 @@ class ServerConnection(Pooled, asyncio.Protocol):
         if self._held is not None:
             self._came += data
             return
-        out = session.receive(data)
-        if session.noted:
-            heard = self._note_end(out)  # before the client hears that its commit is done
-            if heard is not None:
-                self._hold(out, len(data), heard)
-                return
-        self._pass_on(out, len(data))
+        try:
+            out = session.receive(data)
+            if session.noted:
+                heard = self._note_end(out)  # before the client hears that its commit is done
+                if heard is not None:
+                    self._hold(out, len(data), heard)
+                    return
+            self._pass_on(out, len(data))
+        except Exception as exc:
+            self.failed(exc)
+
+    def failed(self, exc: Exception) -> None:
+        """Our own code is at fault: nobody knows what this connection has still to say, and to whom."""
+        client = self.client
+        if client is not None:
+            client.failed(exc)
+        else:
+            guard.fault(self.context.metrics, "server", f"server {self.pid}", exc)
+        guard.throw_away(self)
 
     def _pass_on(self, out: bytes, size: int) -> None:
         session = self.session
@@ -199,6 +212,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         self.transport.pause_reading()
         heard.when_heard(self._let_pass)
 
+    @guarded(None)
     def _let_pass(self) -> None:
         """Everybody has heard: the reply goes on its way, and what came behind it."""
         held, self._held = self._held, None
@@ -232,10 +246,12 @@ class ServerConnection(Pooled, asyncio.Protocol):
         self.transport.abort()
         self._lost(error.log_text)
 
+    @guarded(None)
     def eof_received(self) -> None:
         if self.client is None:
             self.discard(CloseReason.ORIGIN_CLOSED)  # before anyone takes it (W-55)
 
+    @guarded(None)
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost(str(exc) if exc is not None else "the connection was closed")
 
@@ -277,10 +293,12 @@ class ServerConnection(Pooled, asyncio.Protocol):
 
     # --- back-pressure ----------------------------------------------------------------------------------------------------------------
 
+    @guarded(None)
     def pause_writing(self) -> None:
         if self.client is not None:
             self.client.pause_source()
 
+    @guarded(None)
     def resume_writing(self) -> None:
         if self.client is not None:
             self.client.resume_source()
@@ -424,6 +442,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
             self._deadline.cancel()
             self._deadline = None
 
+    @guarded(None)
     def _drain_too_long(self) -> None:
         if self._cancelled or self.errand is not Errand.CLEAN:
             self.discard(CloseReason.CLIENT_LEFT)
@@ -441,6 +460,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         self.cancels += 1
         self.context.send_cancel(self)
 
+    @guarded(None)
     def cancel_over(self) -> None:
         """The origin closed the cancel connection, or it failed."""
         self.cancels -= 1

@@ -254,6 +254,19 @@ async def test_w54_cut_in_the_middle_of_a_result(fake_scene: Scene, fake: FakeOr
     assert (await b.query("select 1")).tags == ["SELECT 1"]
 
 
+@pytest.mark.parametrize("short_of", [1, 200])
+async def test_w54_cut_in_the_middle_of_a_large_row(fake_scene: Scene, fake: FakeOrigin, short_of: int) -> None:
+    """A part of the row has been passed on: whatever we said now the client would take for the rest of it, so we only close."""
+    whole = backend.row_description(["x"]) + backend.data_row(["first " + "x" * 1_000_000])
+    fake.on("from cut", lambda session: session.cut(whole + backend.complete("SELECT 1"), len(whole) - short_of))
+    await fake_scene.start(servers=1)
+    a, b = await fake_scene.client(), await fake_scene.client()
+    a.send(query("select x from cut"))
+    replies = await a.read_to_end()
+    assert replies.letters == "T"
+    assert (await b.query("select 1")).tags == ["SELECT 1"]
+
+
 async def test_w54_a_pinned_session_ends_with_its_server(scene: Scene) -> None:
     await scene.start(servers=2)
     a = await scene.client()

@@ -42,6 +42,11 @@ class Waiter(Generic[S]):
         self._pool = pool
         self._accepted: asyncio.Future[S] = asyncio.get_running_loop().create_future()
 
+    @property
+    def is_in_transaction(self) -> bool:
+        """Nothing has begun."""
+        return False
+
     def offer(self, server: S) -> bool:
         """Accept *server*; ``False``: the task was cancelled, or is served already."""
         if self._accepted.done():

@@ -8,7 +8,7 @@ the queue. ``tests/hyperdrive/pool/test_pool.py`` holds those short cuts against
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Generic, TypeAlias, TypeVar
@@ -100,6 +100,8 @@ class State(Generic[S, T]):
     connecting: int = 0
     #: When each came, first come first.
     waiters: Mapping[T, float] | None = None
+    #: Those of them whose transaction has begun: a pool that drains lets them finish it.
+    unfinished: Collection[T] = ()
     #: How many more the shared limits allow.
     room: float = inf
     #: Connects failed since the last success; none starts before.
@@ -149,8 +151,10 @@ def plan(state: State[S, T], now: float) -> Plan[S, T]:
             return _Planner(state, now).run()
         case Phase.PAUSED:
             return _paused(state, now)
-        case Phase.DRAINING | Phase.CLOSED:
-            return _draining(state)
+        case Phase.DRAINING:
+            return _draining(state, now)
+        case Phase.CLOSED:
+            return _closed(state)
 
 
 def timeout_error(state: State[S, T]) -> PoolTimeout:
@@ -191,12 +195,47 @@ def overdue(state: State[S, T], now: float) -> tuple[list[T], float]:
     return late, inf
 
 
-def _draining(state: State[S, T]) -> Plan[S, T]:
+def _closed(state: State[S, T]) -> Plan[S, T]:
     error = shutdown_error()
     actions: list[Action[S, T]] = [Refuse(taker, error) for taker in state.waiters or ()]
     actions += [Close(server, CloseReason.SHUTDOWN) for server in (*state.idle, *state.probing)]
     actions += _retire_all(state.active, CloseReason.SHUTDOWN)
     return Plan(actions, inf)
+
+
+def _draining(state: State[S, T], now: float) -> Plan[S, T]:
+    """Transactions that have begun are finished, also those that need a server only now; nothing else is begun."""
+    late, deadline = overdue(state, now)
+    actions: list[Action[S, T]] = []
+    waiting: list[T] = []
+    for taker in state.waiters or ():
+        if taker not in state.unfinished:
+            actions.append(Refuse(taker, shutdown_error()))
+        elif taker in late:
+            actions.append(Refuse(taker, timeout_error(state)))
+        else:
+            waiting.append(taker)
+    idle = list(state.idle)
+    while waiting and idle:
+        actions.append(Offer(waiting.pop(0), idle.pop()))
+    actions += [Close(server, CloseReason.SHUTDOWN) for server in (*idle, *state.probing)]
+    actions += _retire_all(state.active, CloseReason.SHUTDOWN)
+    if not waiting:
+        return Plan(actions, inf)
+    live = len(state.active)
+    lacking = growth(
+        state.settings,
+        waiting=len(waiting),
+        live=live,
+        leaving=0,
+        coming=0,
+        connecting=state.connecting,
+        in_use=live,
+        warm=False,
+    )
+    if lacking.count and now >= state.connect_at:
+        actions.append(lacking)
+    return Plan(actions, min(deadline, max(state.connect_at, now + RETRY_SECONDS)))
 
 
 def _paused(state: State[S, T], now: float) -> Plan[S, T]:

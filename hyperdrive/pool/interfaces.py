@@ -38,7 +38,7 @@ class Phase(Enum):
 
     RUNNING = "running"
     PAUSED = "paused"  # clients wait, servers in use come back and are closed, none is opened
-    DRAINING = "draining"  # clients are refused, servers in use come back and are closed
+    DRAINING = "draining"  # servers in use come back and are closed; only clients in a transaction are lent one
     CLOSED = "closed"
 
 
@@ -96,6 +96,10 @@ S_contra = TypeVar("S_contra", bound=Server, contravariant=True)
 
 class Taker(Protocol[S_contra]):
     """A client in the queue. Compared and hashed by identity."""
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """It wants the server for a transaction that has begun without one: a pool that drains lets it finish (W-63)."""
 
     def offer(self, server: S_contra) -> bool:
         """Take *server* over, at once; ``False`` means that the taker is gone and the giver keeps it."""

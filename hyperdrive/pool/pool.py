@@ -131,7 +131,7 @@ class Pool(Generic[S]):
         May call ``taker.offer`` or ``taker.refuse`` before it returns.
         """
         now = self._now()
-        if self.phase is not _RUNNING and self.phase is not Phase.PAUSED:
+        if self.phase is Phase.CLOSED or (self.phase is Phase.DRAINING and not taker.is_in_transaction):
             self._refuse(taker, assign.shutdown_error(), now)
             return
         self._warm = True
@@ -144,7 +144,9 @@ class Pool(Generic[S]):
         if self._idle:
             self._assign()
         if self._waiters:
-            if len(self._servers) + self._connecting < self.settings.pool_size:
+            if self.phase is Phase.DRAINING:
+                self.upkeep()
+            elif len(self._servers) + self._connecting < self.settings.pool_size:
                 self._grow()
             if self.settings.query_wait_timeout > 0:
                 self._arm(now + self.settings.query_wait_timeout)
@@ -235,13 +237,17 @@ class Pool(Generic[S]):
             self._quiet.append(future)
             await future
 
+    def lend_no_more(self) -> None:
+        """Refuse clients from now on, but for those in the middle of a transaction; close servers as they come free."""
+        if self.phase is not Phase.CLOSED:
+            self._enter(Phase.DRAINING)
+
     async def drain(self, timeout_seconds: float | None = None) -> bool:
         """Refuse clients from now on, wait for servers in use, then close. ``False``: some were still in use.
 
         Cancelling leaves the pool draining.
         """
-        if self.phase is not Phase.CLOSED:
-            self._enter(Phase.DRAINING)
+        self.lend_no_more()
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self.until_quiet()
@@ -386,11 +392,17 @@ class Pool(Generic[S]):
             probing=list(self._probing),
             connecting=self._connecting,
             waiters=self._waiters,
+            unfinished=self._unfinished(),
             room=self._limits.room(self.key),
             failures=self._backoff.failures,
             connect_at=self._backoff.ready_at,
             last_error=self.last_error,
         )
+
+    def _unfinished(self) -> set[Taker[S]]:
+        if self.phase is not Phase.DRAINING:
+            return set()
+        return {taker for taker in self._waiters if taker.is_in_transaction}
 
     def _carry_out(self, action: assign.Action[S, Taker[S]]) -> None:
         # An earlier action of the same plan may have called back and moved things: each looks again.
@@ -421,7 +433,7 @@ class Pool(Generic[S]):
 
     def _assign(self) -> None:
         """Hand idle servers to waiters. A taker that calls back finds everything in order, and does not recurse."""
-        if self._assigning or self.phase is not _RUNNING:
+        if self._assigning or (self.phase is not _RUNNING and self.phase is not Phase.DRAINING):
             return
         self._assigning = True
         try:
@@ -572,13 +584,16 @@ class Pool(Generic[S]):
         self.metrics.open_seconds += now - started_at
         self._backoff.succeeded()
         self._refused = self.last_error = None
-        if generation != self._generation or self.phase is not _RUNNING:
+        if generation != self._generation or not self._may_admit():
             result.pool_state = ServerState.CLOSED
             self._limits.give_back(self.key)
             self._shut(result, CloseReason.SHUTDOWN if self.phase is not _RUNNING else CloseReason.RECONNECT)
             self.upkeep()
             return
         self._admit(result)
+
+    def _may_admit(self) -> bool:
+        return self.phase is _RUNNING or (self.phase is Phase.DRAINING and bool(self._unfinished()))
 
     def _connect_failed(self, error: HyperdriveError, started_at: float) -> None:
         now = self._now()

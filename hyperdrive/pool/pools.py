@@ -104,6 +104,12 @@ class Pools(Generic[S]):
         for pool in self.of(database):
             await pool.until_quiet()
 
+    def lend_no_more(self) -> None:
+        """Refuse clients from now on, but for those in the middle of a transaction."""
+        self._stop()
+        for pool in self:
+            pool.lend_no_more()
+
     async def drain(self, timeout_seconds: float | None = None) -> bool:
         """Refuse clients, wait for servers in use, close all. ``False``: some were still in use."""
         self._stop()

@@ -386,6 +386,12 @@ class ClientConnection(asyncio.Protocol):
         self.waiting = True
         self.context.pool.wait(self)
 
+    @property
+    def is_in_transaction(self) -> bool:
+        """It believes in a transaction, whether a server knows of it or not."""
+        server = self.server
+        return self.session.is_holding or (server is not None and server.session.status != IDLE)
+
     def offer(self, server: ServerConnection) -> bool:
         """Take *server* over from the pool; ``False`` when the client is gone."""
         if self.transport.is_closing():

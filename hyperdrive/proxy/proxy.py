@@ -11,6 +11,7 @@ import hmac
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -88,6 +89,8 @@ CONSOLES = frozenset({"hyperdrive", "pgbouncer"})
 KEY_BYTES_3_0 = 4
 KEY_BYTES_3_2 = 32
 _MOST_WORKERS = 256
+DRAIN_LOOK_SECONDS = 0.02
+"""How often it is looked at who is still in a transaction, while the proxy ends."""
 _MOST_AT_DOOR = 64
 
 
@@ -521,17 +524,28 @@ class Proxy:
 
     # --- end ----------------------------------------------------------------------------------------------------------------------
 
+    async def _until_transactions_end(self, error: HyperdriveError) -> None:
+        """Return when no client is in a transaction, a server's or a held one, and none keeps a server; end those that are idle."""
+        while True:
+            clients = list(self.clients.values())
+            for client in clients:
+                if client.server is None and not client.waiting and not client.is_in_transaction:
+                    client.end(error)
+            if not self.clients and not any(pool.in_use for pool in self.pools):
+                return
+            await asyncio.sleep(DRAIN_LOOK_SECONDS)
+
     async def close(self, *, drain_seconds: float | None = None) -> None:
         """Turn clients away, wait for transactions up to *drain_seconds*, then end everything."""
         self._shutting_down = True
         error = ShuttingDown("terminating connection due to administrator command")
         for door in list(self.doors):
             door.refuse(error)
-        for client in list(self.clients.values()):
-            if client.server is None and not client.waiting:
-                client.end(error)
         if drain_seconds:
-            await self.pools.drain(drain_seconds)
+            self.pools.lend_no_more()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(drain_seconds):
+                    await self._until_transactions_end(error)
         for client in list(self.clients.values()):
             client.end(error)
         for relay in list(self.relays.values()):

@@ -48,6 +48,11 @@ class Refresh:
         else:
             self.offer(server)
 
+    @property
+    def is_in_transaction(self) -> bool:
+        """Nobody waits for it."""
+        return False
+
     @guarded(True)
     def offer(self, server: ServerConnection) -> bool:
         """The pool has a server."""

@@ -53,6 +53,7 @@ class FakeTaker:
         self.name = name
         self.server: FakeServer | None = None
         self.error: HyperdriveError | None = None
+        self.is_in_transaction = False
         #: A client that has left without ``forget``.
         self.is_gone = False
         #: Called with the server, from within the hand-over.

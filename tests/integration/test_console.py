@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 from hyperdrive.app import App
 from hyperdrive.config.loader import Loader
 from hyperdrive.config.settings import UserSettings
+from hyperdrive.testing import frontend, wire
 from hyperdrive.testing.certs import Authority
 from hyperdrive.testing.postgres import APP_PASSWORD, APP_USER, Postgres
 from hyperdrive.testing.proxy import RunningProxy, running_proxy
@@ -288,6 +289,62 @@ async def test_max_client_connections(pg18: Postgres) -> None:
             connection = await psycopg.AsyncConnection.connect(console_url(proxy))  # for whoever looks after it
             await connection.close()
         await (await client(proxy)).close()
+
+
+@pytest.mark.parametrize("state", ["held", "failed here", "read from the cache"])
+async def test_shutdown_waits_for_transactions_that_no_server_knows(pg18: Postgres, state: str) -> None:
+    """A BEGIN that was held back is a transaction like any other (W-63); who is idle is told at once."""
+    async with (
+        running_proxy(pg18.app_url, cache="on", cache_in_transactions="always") as proxy,
+        await psycopg.AsyncConnection.connect(console_url(proxy), autocommit=True) as connection,
+        await wire.connect(proxy.url) as held,
+        await wire.connect(proxy.url) as idle,
+    ):
+        serving = asyncio.ensure_future(proxy.app.run())
+        for _ in range(3):
+            await held.query("select 1")
+        await held.query("begin")
+        if state == "failed here":
+            assert (await held.query("select 1 from")).errors == ["42601"]
+        elif state == "read from the cache":
+            await held.query("select 1")
+        await Admin(connection)("SHUTDOWN WAIT_FOR_SERVERS")
+        assert (await idle.read_to_end()).errors == ["57P01"]
+        assert not serving.done()
+        if state == "failed here":
+            assert (await held.query("select 2")).errors == ["25P02"]
+        else:
+            assert (await held.query("select txid_current() is not null")).rows == [("t",)]
+        assert not serving.done()
+        assert (await held.query("commit")).statuses == "I"
+        assert (await held.read_to_end()).errors == ["57P01"]
+        await asyncio.wait_for(serving, 5)
+
+
+async def test_a_transaction_that_no_server_knows_does_not_stop_the_others(pg18: Postgres) -> None:
+    """PAUSE and RECONNECT do not wait for it (W-63); RELOAD leaves it alone, KILL ends it."""
+    async with (
+        running_proxy(pg18.app_url, pool_size=1) as proxy,
+        await psycopg.AsyncConnection.connect(console_url(proxy), autocommit=True) as connection,
+        await wire.connect(proxy.url) as held,
+    ):
+        admin = Admin(connection)
+        await held.query("begin isolation level repeatable read")
+        await asyncio.wait_for(admin("PAUSE"), 2)
+        held.send(frontend.query("select current_setting('transaction_isolation')"))
+        assert await held.is_silent(0.2)
+        await admin("RESUME")
+        assert (await held.read_until("Z")).rows == [("repeatable read",)]
+        await held.query("commit")
+        await held.query("begin read only")
+        await asyncio.wait_for(admin("RECONNECT"), 2)
+        await admin("RELOAD")
+        assert await held.value("select current_setting('transaction_read_only')") == "on"
+        await held.query("commit")
+        await held.query("begin")
+        await admin("KILL")
+        assert (await held.read_to_end()).errors == ["57P01"]
+        await admin("RESUME")
 
 
 @pytest.mark.parametrize("how", ["", " WAIT_FOR_SERVERS", " WAIT_FOR_CLIENTS"])

@@ -550,6 +550,43 @@ async def test_drain_waits_for_servers_in_use_and_refuses_clients(world: Any) ->
     assert pool.phase is Phase.CLOSED
 
 
+@pytest.mark.parametrize("at_work", [False, True])
+async def test_a_draining_pool_lets_transactions_finish(world: Any, at_work: bool) -> None:
+    """A client whose transaction has begun without a server is lent one, the others are refused (W-63)."""
+    pool = world.pool(pool_size=1, min_size=0)
+    holder = ask(pool) if at_work else None
+    await loop_turns(4)
+    held, plain = FakeTaker("held"), FakeTaker("plain")
+    held.is_in_transaction = True
+    pool.lend_no_more()
+    pool.wait(plain)
+    pool.wait(held)
+    assert isinstance(plain.error, ShuttingDown)
+    assert held.error is None
+    if holder is not None:
+        assert held.server is None
+        pool.release(served(holder))
+    await loop_turns(4)
+    assert served(held).pool_state is ServerState.RETIRING
+    pool.release(served(held))
+    assert await pool.drain()
+    assert not world.origin.open
+
+
+async def test_a_transaction_that_waits_in_a_draining_pool_has_its_deadline(world: Any) -> None:
+    pool = world.pool(pool_size=1, query_wait_timeout=5)
+    holder = ask(pool)
+    await loop_turns(4)
+    held = FakeTaker("held")
+    held.is_in_transaction = True
+    pool.lend_no_more()
+    pool.wait(held)
+    await world.timers.advance(5.1)
+    assert isinstance(held.error, PoolTimeout)
+    pool.release(served(holder))
+    assert await pool.drain()
+
+
 async def test_drain_closes_what_is_in_use_at_its_own_deadline(world: Any) -> None:
     pool = world.pool()
     holder = ask(pool)

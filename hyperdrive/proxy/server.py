@@ -19,6 +19,7 @@ from hyperdrive.pool.interfaces import CloseReason, Pooled
 from hyperdrive.proxy import guard, writes
 from hyperdrive.proxy.guard import guarded
 from hyperdrive.session import replies, settings
+from hyperdrive.session.noted import COMMITS
 from hyperdrive.session.server import IDLE, ServerSession
 from hyperdrive.session.statements import POISON
 
@@ -191,20 +192,23 @@ class ServerConnection(Pooled, asyncio.Protocol):
         """
         session = self.session
         noted = session.noted
-        heard: Heard | None = None
-        if session.status != IDLE or noted is None:
+        if noted is None:
             return None
         is_over = not session.queue and not session.open_scope
-        if is_over or messages.READY_IDLE in out:
-            pool = self.context.cache
-            if is_over:
-                session.noted = {} if pool is not None and pool.cache.is_on else None
-            if pool is None:
-                return None
-            left = session.client
-            is_unknown, heard = writes.applied(noted, pool, left.journal.wanted if left is not None else None)
-            if is_unknown and self.client is not None:
-                self.client.wrote(pool.database.domain.fill_no)
+        is_idle = session.status == IDLE
+        # A transaction may have ended though another has begun: by AND CHAIN, or in a pipeline.
+        if not ((is_over and is_idle) or COMMITS in noted or messages.READY_IDLE in out):
+            return None
+        pool, left = self.context.cache, session.client
+        if is_over and is_idle:
+            session.noted = {} if pool is not None and pool.cache.is_on else None
+        if pool is None:
+            return None
+        is_unknown, heard = writes.applied(noted, pool, left)
+        if is_over:
+            noted.pop(COMMITS, None)
+        if is_unknown and self.client is not None:
+            self.client.wrote(pool.database.domain.fill_no)
         return heard
 
     def _hold(self, out: bytes, size: int, heard: Heard) -> None:
@@ -233,7 +237,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         pool = self.context.cache
         if noted and pool is not None:
             left = self.session.client
-            doubt = writes.lost(noted, pool, left.journal.wanted if left is not None else None)
+            doubt = writes.lost(noted, pool, left)
             if doubt is not None:
                 asyncio.get_running_loop().call_later(writes.DOUBT_SECONDS, doubt.release)
 

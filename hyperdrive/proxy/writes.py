@@ -9,44 +9,62 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hyperdrive.session.noted import ANOTHER_PATH, Noted
+from hyperdrive.session.noted import ANOTHER_PATH, COMMITS, Noted
 from hyperdrive.sql.writes import NOTHING, UNKNOWN_AND_EPOCH, Writes
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from hyperdrive.proxy.cache import Database, Heard, PoolCache
-    from hyperdrive.session.settings import Label
+    from hyperdrive.session.client import ClientSession
 
 DOUBT_SECONDS: Final = 10.0
 """How long the backend of a lost server may still be at work: until then nothing that it may change is stored."""
 
 
-def changed_by(noted: Noted, pool: PoolCache, wanted: Label | None) -> Writes:
-    """What the noted statements of a session with label *wanted* may have changed, if all of them took effect."""
-    identity = pool.maybe_identity(wanted) if wanted is not None and ANOTHER_PATH not in noted else None
+def changed_by(noted: Noted, pool: PoolCache, session: ClientSession | None) -> Writes:
+    """What the noted statements of *session* may have changed, if all of them took effect."""
+    path = _path_of(noted, pool, session)
+    hidden = session.journal.temporary if session is not None else ()
     found = NOTHING
     for text, verdict in noted.items():
-        if text == ANOTHER_PATH:
+        if text in (ANOTHER_PATH, COMMITS):
             continue
         if verdict is None or verdict.statements is None:
             # Not even its kind is known: it may have been DDL.
             return UNKNOWN_AND_EPOCH
-        found |= pool.database.written(text, identity.path if identity is not None else None)
+        found |= pool.database.written(text, None if hidden and _may_mean(text, hidden) else path)
     return found
 
 
-def applied(noted: Noted, pool: PoolCache, wanted: Label | None) -> tuple[bool, Heard | None]:
-    """The session is idle: touch what it may have changed.
+def _path_of(noted: Noted, pool: PoolCache, session: ClientSession | None) -> tuple[int, ...] | None:
+    """Where the session's names are looked up; ``None``: nobody knows."""
+    # What an opaque session's server has is not what its label says.
+    if session is None or session.is_opaque or ANOTHER_PATH in noted:
+        return None
+    identity = pool.maybe_identity(session.journal.wanted)
+    return None if identity is None else identity.path
+
+
+def _may_mean(text: bytes, hidden: Collection[bytes | None]) -> bool:
+    """Whether *text* may name one of the temporary objects *hidden*: a view of that name writes elsewhere than the table it hides."""
+    words = text.lower()
+    return any(name is None or name.lower() in words for name in hidden)
+
+
+def applied(noted: Noted, pool: PoolCache, session: ClientSession | None) -> tuple[bool, Heard | None]:
+    """A transaction of *session* is over: touch what it may have changed.
 
     Whether it was an unknown write, so that what the session reads next must have been sent after it; and what to wait for before
     the client is told.
     """
-    found = changed_by(noted, pool, wanted)
+    found = changed_by(noted, pool, session)
     return found.relations is None, pool.database.touch(found.relations, ends_epoch=found.ends_epoch)
 
 
-def lost(noted: Noted, pool: PoolCache, wanted: Label | None) -> Doubt | None:
+def lost(noted: Noted, pool: PoolCache, session: ClientSession | None) -> Doubt | None:
     """The server is gone, and nobody knows whether what it did was committed. To be released after ``DOUBT_SECONDS``."""
-    found = changed_by(noted, pool, wanted)
+    found = changed_by(noted, pool, session)
     if found.relations is not None and not found.relations:
         return None
     pool.database.touch(found.relations, ends_epoch=found.ends_epoch)

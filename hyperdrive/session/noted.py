@@ -17,6 +17,10 @@ Noted = dict[bytes, Verdict | None]
 ANOTHER_PATH: Final = b"\0path"
 """Noted when names may mean something else than the session's settings say: SET LOCAL search_path, a role, ``set_config``."""
 
+COMMITS: Final = b"\0commits"
+"""Noted when a transaction may end in the middle of a scope and another one begin: AND CHAIN, a list of statements with a COMMIT in it.
+No status byte tells of it."""
+
 _UNREADABLE: Final = b"\0"
 MOST_NOTED: Final = 1000
 """Texts of one transaction; with more of them it is unknown what it changes."""
@@ -52,6 +56,8 @@ _QUIET: Final = frozenset(
 """Kinds that change no rows. A cursor's query is noted where it is declared, a transaction's statements where they are sent; of a
 prepared transaction the end is what counts, and that is noted."""
 
+_MAY_CHAIN: Final = frozenset({Kind.COMMIT, Kind.MULTI})
+
 _SETS: Final = frozenset(
     {Kind.SET, Kind.SET_LOCAL, Kind.RESET, Kind.RESET_ALL, Kind.DISCARD_ALL, Kind.SET_SESSION_CHARACTERISTICS}
 )
@@ -60,10 +66,15 @@ _PATHS: Final = frozenset({b"search_path", b"role", b"session_authorization"})
 
 def note(noted: Noted, verdict: Verdict | None, text: bytes) -> None:
     """*text* goes to the server."""
-    if verdict is None or verdict.statements is None or len(noted) >= MOST_NOTED:
-        noted[_UNREADABLE] = None
+    if verdict is None or verdict.statements is None:
+        noted[_UNREADABLE] = noted[COMMITS] = None
         return
     kind = verdict.kind
+    if kind in _MAY_CHAIN and any(_goes_on(one, kind) for one in verdict.statements):
+        noted[COMMITS] = None
+    if len(noted) >= MOST_NOTED:
+        noted[_UNREADABLE] = None
+        return
     if kind in _QUIET:
         return
     if kind in _SETS:
@@ -73,6 +84,10 @@ def note(noted: Noted, verdict: Verdict | None, text: bytes) -> None:
         if isinstance(effect, SetConfig) and (not isinstance(effect.name, bytes) or effect.name.lower() in _PATHS):
             noted[ANOTHER_PATH] = None
     noted[text] = verdict
+
+
+def _goes_on(statement: Statement, kind: Kind) -> bool:
+    return statement.kind is Kind.COMMIT and (statement.chain or kind is Kind.MULTI)
 
 
 def note_settings(noted: Noted, statements: Iterable[Statement]) -> None:

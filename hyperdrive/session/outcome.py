@@ -68,6 +68,12 @@ class Journal:
         return bool(self.pins) or bool(self.lasting)
 
     @property
+    def temporary(self) -> set[bytes | None]:
+        """Names of its temporary objects, which stand before those of the same name; ``None``: of one that is not known."""
+        names = [detail[0] if isinstance(detail, tuple) else None for reason, detail in self.pins if reason == TEMPORARY]
+        return set(names)
+
+    @property
     def is_untouched(self) -> bool:
         """The transaction that is under way, if any, has changed nothing that is kept here."""
         return not self._frames

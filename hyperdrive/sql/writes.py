@@ -86,15 +86,15 @@ def _too_long(sql: bytes) -> Writes:
 
 
 _QUERIES: Final = frozenset(
-    ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "TruncateStmt", "CopyStmt", "ExplainStmt",
-     "DeclareCursorStmt")
+    ("SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "TruncateStmt", "CopyStmt", "DeclareCursorStmt")
 )  # fmt: skip
 # Sessions, cursors, locks, upkeep. A cursor's query counts where it is declared: it can only run in the same transaction.
 _HARMLESS: Final = frozenset(
     """VariableSetStmt VariableShowStmt DiscardStmt DeallocateStmt PrepareStmt ListenStmt UnlistenStmt NotifyStmt ClosePortalStmt
     FetchStmt LockStmt CheckPointStmt ConstraintsSetStmt VacuumStmt LoadStmt ReindexStmt ClusterStmt""".split()
 )
-_CODE: Final = frozenset(("CallStmt", "DoStmt", "ExecuteStmt"))
+_CODE: Final = frozenset(("CallStmt", "ExecuteStmt"))
+"""May change rows, and hardly the schema: who calls them often would lose the catalog as often. Not so DO, whose use is migrations."""
 
 
 def _statement(node: str, tree: Tree, catalog: Catalog, path: Sequence[int]) -> Writes:
@@ -102,14 +102,18 @@ def _statement(node: str, tree: Tree, catalog: Catalog, path: Sequence[int]) -> 
         if "intoClause" in tree and not _is_temporary(tree["intoClause"].get("rel", {})):
             return UNKNOWN_AND_EPOCH
         return _Closure(catalog, path).writes(touched(node, tree))
+    if node == "ExplainStmt":  # with ANALYZE it runs; and what it runs may be more than a query (sql-explain)
+        ((inner, query),) = tree["query"].items()
+        return _statement(inner, query, catalog, path)
     if node in _HARMLESS or (node == "CreateStmt" and _is_temporary(tree.get("relation", {}))):
         return NOTHING
     if node == "CreateTableAsStmt" and _is_temporary(tree.get("into", {}).get("rel", {})):
-        return _Closure(catalog, path).writes(touched(node, tree))
+        return UNKNOWN if "ExecuteStmt" in tree.get("query", {}) else _Closure(catalog, path).writes(touched(node, tree))
     if node == "DropStmt" and tree.get("removeType") == "OBJECT_TABLE" and path and catalog.relations:
         return _drop(tree, catalog, path)
     if node == "TransactionStmt":
-        return UNKNOWN if tree.get("kind") == "TRANS_STMT_COMMIT_PREPARED" else NOTHING
+        # Whatever was prepared, DDL too, takes effect now.
+        return UNKNOWN_AND_EPOCH if tree.get("kind") == "TRANS_STMT_COMMIT_PREPARED" else NOTHING
     if node == "RefreshMatViewStmt":
         return _Closure(catalog, path).refresh(tree.get("relation", {}))
     return UNKNOWN if node in _CODE else UNKNOWN_AND_EPOCH
@@ -124,8 +128,8 @@ def _drop(tree: Tree, catalog: Catalog, path: Sequence[int]) -> Writes:
     """DROP TABLE: of nothing that the catalog knows it is the end of temporary tables, or of what was never read."""
     for item in tree.get("objects", ()):
         names = tuple(part.get("String", {}).get("sval", "") for part in item.get("List", {}).get("items", ()))
-        if not names or (names[0] != "pg_temp" and catalog.relation(names, path) is not None):
-            return UNKNOWN_AND_EPOCH
+        if not 0 < len(names) < 3 or (names[0] != "pg_temp" and catalog.relation(names, path) is not None):
+            return UNKNOWN_AND_EPOCH  # with the name of the database, nothing is found
     return NOTHING
 
 
@@ -193,8 +197,8 @@ class _Closure:
         self.found.add(oid)
         if relation.kind == "v":
             self._change_behind(relation, event)
-        elif relation.kind not in ("r", "p", "f", "m"):
-            raise _Unknown
+        elif relation.kind not in ("r", "p", "m"):
+            raise _Unknown  # behind a foreign table may stand a local one
         for key in self.catalog.foreign_keys_by_parent.get(oid, ()):
             follows = _follows(event, key.on_update, key.on_delete)
             if follows is not None:

@@ -1,0 +1,133 @@
+"""Writes that no status byte, no path and no single text tells of drop what they change all the same (caching-rules §10.5)."""
+
+from __future__ import annotations
+
+import pytest
+
+from hyperdrive.testing.cached import CachedScene
+from hyperdrive.testing.frontend import bind, execute, parse, query, sync
+from hyperdrive.testing.scene import eventually
+from hyperdrive.testing.wire import WireConnection
+
+T = "select id, v from t order by id"
+OTHER = "select id, v from other order by id"
+INSERT = "insert into t values (50, 'new')"
+
+TR = """
+create function tr() returns trigger language plpgsql as $$begin insert into other values (new.id, 'by trigger'); return new; end$$;
+"""
+
+
+async def stored(scene: CachedScene, sql: str, conn: WireConnection | None = None) -> WireConnection:
+    """A client by which *sql* was stored, whatever the catalog had to be loaded for before."""
+    conn = conn or await scene.client()
+    reader = conn
+
+    async def is_hit() -> bool:
+        await reader.query(sql)
+        return scene.how(reader) == "hit"
+
+    await eventually(is_hit, f"a stored read: {scene.last(conn)}")
+    return conn
+
+
+async def is_served_right(scene: CachedScene, conn: WireConnection, sql: str) -> bool:
+    direct = await scene.direct()
+    return (await direct.query(sql)).rows == (await conn.query(sql)).rows
+
+
+def extended(sql: str) -> bytes:
+    return parse(sql) + bind() + execute() + sync()
+
+
+@pytest.mark.parametrize(
+    ("messages", "ready"),
+    [
+        pytest.param([query(INSERT) + query("begin")], [2], id="a pipelined BEGIN"),
+        pytest.param([extended(INSERT) + extended("begin")], [2], id="the same, extended"),
+        pytest.param([query("begin"), query(INSERT), query("commit and chain")], [1, 1, 1], id="AND CHAIN"),
+        pytest.param([query("begin"), query(INSERT), extended("commit and chain")], [1, 1, 1], id="the same, extended"),
+        pytest.param([query(f"begin; {INSERT}; commit; begin")], [1], id="a list of statements"),
+        pytest.param([query(f"{INSERT}; commit; begin; select 1")], [1], id="a list that goes on"),
+    ],
+)
+async def test_a_commit_behind_which_another_transaction_begins(
+    scene: CachedScene, messages: list[bytes], ready: list[int]
+) -> None:
+    """The session is never idle, and what it wrote is committed."""
+    reader, writer = await stored(scene, T), await scene.client()
+    for data, count in zip(messages, ready, strict=True):
+        replies = await writer.scope(data, count)
+        assert not replies.errors
+    assert await is_served_right(scene, reader, T)
+
+
+async def test_settings_of_a_pinned_session_that_changed_unseen(scene: CachedScene) -> None:
+    """Its names may mean other tables than its label says."""
+    await scene.sql(
+        "create schema one; create table one.t (id int, v text); create function go() returns void language plpgsql"
+        " as $$begin perform set_config('search_path', 'one', false); end$$"
+    )
+    sql = "select id, v from one.t"
+    writer = await scene.client()
+    await writer.query("listen something")
+    await writer.query("select go()")
+    reader = await stored(scene, sql)
+    assert not (await writer.query("insert into t values (8, 'in one')")).errors
+    assert await is_served_right(scene, reader, sql)
+
+
+async def test_a_temporary_view_in_the_place_of_a_table(scene: CachedScene) -> None:
+    """What is written through it arrives elsewhere."""
+    writer = await scene.client()
+    await writer.query("create temp view t as select id, v from other")
+    reader = await stored(scene, OTHER)
+    assert not (await writer.query("insert into T values (8, 'through the view')")).errors
+    assert await is_served_right(scene, reader, OTHER)
+
+
+async def test_explain_that_executes_what_was_prepared(scene: CachedScene) -> None:
+    reader, writer = await stored(scene, T), await scene.client()
+    await writer.query(f"prepare ins as {INSERT}")
+    assert not (await writer.query("explain analyze execute ins")).errors
+    assert await is_served_right(scene, reader, T)
+
+
+async def test_explain_that_makes_a_table(scene: CachedScene) -> None:
+    """It stands in the path before the one that was read."""
+    await scene.sql("create schema one")
+    reader, writer = await scene.client(), await scene.client()
+    await reader.query("set search_path = one, public")
+    await stored(scene, "select * from t", reader)
+    assert not (await writer.query("explain analyze create table one.t as select 'newer' as id")).errors
+    assert [("newer",)] == (await reader.query("select * from t")).rows
+
+
+async def test_drop_table_with_the_name_of_the_database(scene: CachedScene) -> None:
+    reader, writer = await stored(scene, OTHER), await scene.client()
+    database = scene.proxy.app.dsn.database
+    assert not (await writer.query(f"drop table {database}.public.other")).errors
+    assert (await reader.query(OTHER)).errors
+
+
+@pytest.mark.parametrize(
+    "ddl",
+    [
+        pytest.param(["do $${sql};$$"], id="DO"),
+        pytest.param(["begin", "{sql}", "prepare transaction 'late'", "commit prepared 'late'"], id="COMMIT PREPARED"),
+    ],
+)
+async def test_a_trigger_made_by_hidden_ddl(scene: CachedScene, ddl: list[str]) -> None:
+    """The write closure knows it at once."""
+    if ddl[-1].startswith("commit prepared") and await scene.ask("show max_prepared_transactions") == "0":
+        pytest.skip("this server prepares no transactions")
+    await scene.sql(TR)
+    writer = await scene.client()
+    made = "begin create trigger x after insert on t for each row execute function tr(); end"
+    if len(ddl) > 1:
+        made = "create trigger x after insert on t for each row execute function tr()"
+    for sql in ddl:
+        assert not (await writer.query(sql.replace("{sql}", made))).errors
+    reader = await stored(scene, OTHER)
+    assert not (await writer.query(INSERT)).errors
+    assert await is_served_right(scene, reader, OTHER)

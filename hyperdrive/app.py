@@ -263,6 +263,8 @@ class App:
         proxy.change(origin, self._proxy_settings(settings), _pool_settings(settings))
         proxy.pools.limits.change(_limits(settings))
         proxy.change_cache(_cache_settings(settings))
+        for watch in self._watches:
+            watch.change(poll_seconds=settings.catalog_poll, lost_seconds=_lost_seconds(settings))
         proxy.directory.replace_users(configured_users(self.dsn, _passwords(settings)))
         self._sweeper.change(settings.client_idle_timeout, settings.idle_transaction_timeout)
         logging.getLogger("hyperdrive").setLevel(settings.log_level.upper())
@@ -425,8 +427,7 @@ class App:
             self.proxy.clock,
             poll_seconds=settings.catalog_poll,
             declarations=declarations_of(settings),
-            # Entries that may serve while the origin is away must not go because it is.
-            lost_seconds=math.inf if settings.stale_if_error > 0 else None,
+            lost_seconds=_lost_seconds(settings),
         )
         database.watch(watch.end_epoch)
         self._watches.append(watch)
@@ -440,6 +441,11 @@ def _passwords(settings: Settings) -> dict[str, str]:
 def _pool_settings(settings: Settings) -> Callable[[PoolKey], PoolSettings]:
     origin_names = {settings.database(name).dbname: name for name in settings.databases}
     return lambda key: settings.pool(key.user, origin_names.get(key.database, key.database))
+
+
+def _lost_seconds(settings: Settings) -> float | None:
+    """Entries that may serve while the origin is away must not go because it is."""
+    return math.inf if settings.stale_if_error > 0 else None
 
 
 def declarations_of(settings: Settings) -> Declarations:
@@ -468,7 +474,6 @@ def _cache_settings(settings: Settings) -> CacheSettings:
             for pattern, own in settings.tables.items()
         ),
         in_transactions=InTransactions(settings.cache_in_transactions),
-        catalog_poll=settings.catalog_poll,
         knows=settings.known_answers or settings.eager_commit,
         uses=lambda key: settings.uses_cache(key.user, key.database),
     )

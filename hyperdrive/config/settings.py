@@ -396,6 +396,7 @@ class Settings:
         15.0,
         "How often the database's catalogs are asked whether tables, views, functions, rights or settings were changed past us: the"
         " bound for what such a change leaves unseen.",
+        live=True,
     )
     cache_trust_immutable: bool = _setting(
         FLAG,

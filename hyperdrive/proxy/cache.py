@@ -86,7 +86,6 @@ class CacheSettings:
     policy: Policy = field(default_factory=Policy)
     tables: tuple[tuple[str, Override], ...] = ()
     in_transactions: InTransactions = InTransactions.AUTO
-    catalog_poll: float = 15.0
     refreshes: int = 8
     """Refreshes behind clients that may be under way at a time, per pool."""
     flight_seconds: float = 10.0

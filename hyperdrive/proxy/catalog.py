@@ -33,8 +33,6 @@ log = logging.getLogger("hyperdrive.proxy")
 Connect = Callable[[], Awaitable[Any]]
 """Opens an asyncpg connection to the database, with our own knowledge of addresses, TLS and passwords."""
 
-_CHUNK_ROWS: Final = 2000
-"""Rows taken apart at a time; between them others have their turn."""
 _ROUND_SECONDS: Final = 120.0
 """A load or a poll that takes longer has failed."""
 _RETRY_SECONDS: Final = 1.0
@@ -47,49 +45,47 @@ _FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, Time
 async def load(connection: Any, *, epoch: int = 1, declarations: Declarations | None = None) -> Catalog | None:
     """Return the catalog of the database that the asyncpg *connection* is in; ``None`` if its identity cannot be told.
 
-    Raises what asyncpg raises. Cancelling leaves the connection in a state to be closed.
+    Three round trips, whatever the size. Raises what asyncpg raises. Then, and when cancelled, the connection is to be closed.
     """
-    rows: dict[str, list[tuple[Any, ...]]] = {}
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        # No limit of the role's own may end it.
-        await connection.execute("set local search_path = ''; set local statement_timeout = 0")
-        identity = await _identity(connection)
-        if identity is None:
-            return None
-        fingerprint = await connection.fetchval(queries.FINGERPRINT)
-        for name, sql in queries.QUERIES.items():
-            if name == "memberships" and identity.version >= 160000:
-                sql = queries.MEMBERSHIPS_16
-            rows[name] = await _fetch(connection, sql)
-    return await asyncio.to_thread(
-        build, rows, identity, epoch=epoch, fingerprint=fingerprint, declarations=declarations
-    )
+    # No limit of the role's own may end it, the rows of each question stay together, and compiling it would take longer than running it.
+    await connection.execute(_BEGIN)
+    try:
+        copied = await _copy(connection, queries.gathered(connection.get_server_version().major))
+    except asyncpg.InsufficientPrivilegeError:  # a provider may have closed what tells the system identifier
+        await connection.execute("rollback")
+        return None
+    await connection.execute("commit")
+    return await asyncio.to_thread(_understand, copied, epoch, declarations)
+
+
+_BEGIN: Final = """begin isolation level repeatable read, read only; set local search_path = '';
+set local statement_timeout = 0; set local max_parallel_workers_per_gather = 0; set local jit = off"""
+
+
+def _understand(copied: bytes, epoch: int, declarations: Declarations | None) -> Catalog:
+    rows = dict(queries.lines_of(copied))
+    ((system_identifier, *rest),) = rows.pop("identity")
+    ((digest,),) = rows.pop("fingerprint")
+    identity = Identity(int(system_identifier), *rest)
+    return build(rows, identity, epoch=epoch, fingerprint=digest, declarations=declarations)
 
 
 async def fingerprint(connection: Any) -> str:
     """Return a text that changes whenever anything changes that the catalog says, or privileges, or our sight (§7.3)."""
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        return str(await connection.fetchval(queries.FINGERPRINT))
+    return (await _copy(connection, queries.FINGERPRINT)).decode().rstrip("\n")
 
 
-async def _identity(connection: Any) -> Identity | None:
-    database, version, in_recovery = await connection.fetchrow(queries.IDENTITY)
-    try:
-        async with connection.transaction():  # a savepoint: a provider may have closed these functions
-            control = await connection.fetchrow(queries.CONTROL)
-    except asyncpg.InsufficientPrivilegeError:
-        return None
-    return Identity(int(control[0]), control[1], database, version, in_recovery)
+async def _copy(connection: Any, sql: str) -> bytes:
+    """What *sql* gives, in COPY's text format: one round trip, where a query that returns rows takes two."""
+    if connection.is_closed():  # asyncpg checks this for queries alone
+        raise asyncpg.InterfaceError("the connection is closed")
+    came: list[bytes] = []
 
+    async def take(data: bytes) -> None:
+        came.append(data)
 
-async def _fetch(connection: Any, sql: str) -> list[tuple[Any, ...]]:
-    # Two round trips each; a cursor would take one more for each chunk, and one to find that there is no more.
-    records = await connection.fetch(sql)
-    found: list[tuple[Any, ...]] = []
-    for start in range(0, len(records), _CHUNK_ROWS):
-        found += [tuple(record) for record in records[start : start + _CHUNK_ROWS]]
-        await asyncio.sleep(0)
-    return found
+    await connection.copy_from_query(sql, output=take)
+    return b"".join(came)
 
 
 # --- polling -----------------------------------------------------------------------------------------------------------
@@ -134,9 +130,7 @@ class CatalogWatch:
         self._connect = connect
         self._changed = changed
         self._clock = clock
-        self._poll_seconds = poll_seconds
-        # Without polls nobody vouches for privileges; one may fail.
-        self._lost_seconds = 2 * poll_seconds + _SLACK_SECONDS if lost_seconds is None else lost_seconds
+        self._pace(poll_seconds, lost_seconds)
         self._declarations = declarations
         self.metrics = CatalogMetrics()
         self._epoch = 1
@@ -147,6 +141,18 @@ class CatalogWatch:
         self._connection: Any = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    def _pace(self, poll_seconds: float, lost_seconds: float | None) -> None:
+        self._poll_seconds = poll_seconds
+        # Without polls nobody vouches for privileges; one may fail.
+        self._lost_seconds = 2 * poll_seconds + _SLACK_SECONDS if lost_seconds is None else lost_seconds
+
+    def change(self, *, poll_seconds: float, lost_seconds: float | None) -> None:
+        """RELOAD: poll at another pace from now on, and once now if it is another."""
+        before = self._poll_seconds, self._lost_seconds
+        self._pace(poll_seconds, lost_seconds)
+        if before != (self._poll_seconds, self._lost_seconds):
+            self._wake.set()
 
     @property
     def catalog(self) -> Catalog | None:

@@ -1,25 +1,22 @@
 """What is asked of the origin's catalogs: texts of SQL, and the shapes of their rows.
 
-Each is run in one snapshot, with an empty search_path so that ``pg_get_viewdef`` qualifies whatever is not pg_catalog's (caching
-rules §5.1). Relations of temporary schemas and TOAST are left out: other sessions' are nobody's business. Rows are plain values:
-int, str, bool, None and lists of int. They are the constructor of ``catalog.Catalog``; who sends them is ``proxy/catalog.py``.
+They are asked as one statement (``gathered``), with an empty search_path so that ``pg_get_viewdef`` qualifies whatever is not pg_catalog's
+(caching rules §5.1), and come as lines of a COPY, which takes one round trip however much there is. Relations of temporary schemas and TOAST are left out: other sessions' are nobody's business. Rows are plain values:
+int, str, bool, None and lists of int, which is what JSON keeps apart. They are the constructor of ``catalog.Catalog``; who sends them is ``proxy/catalog.py``.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from collections.abc import Mapping
+from typing import Any, Final
 
 _PERMANENT: Final = "n.nspname !~ '^pg_(toast|temp_)'"
 
-IDENTITY: Final = """
-select d.oid::int8, current_setting('server_version_num')::int4, pg_is_in_recovery()
-from pg_database d where d.datname = current_database()
-"""
-"""One row. System identifier and timeline come from CONTROL, which a provider may have closed."""
-
-CONTROL: Final = """
-select s.system_identifier::text, c.timeline_id::int8 from pg_control_system() s, pg_control_checkpoint() c
-"""
+_IDENTITY: Final = """
+select s.system_identifier::text, c.timeline_id::int8, d.oid::int8, current_setting('server_version_num')::int4, pg_is_in_recovery()
+from pg_database d, pg_control_system() s, pg_control_checkpoint() c where d.datname = current_database()"""
+"""One row; a provider may have closed the functions of the control file."""
 
 QUERIES: Final[dict[str, str]] = {
     # oid, name, owner
@@ -108,8 +105,15 @@ select c.contypid::int8, p.refobjid::int8 from pg_depend p join pg_constraint c 
 select m.member::int8, m.roleid::int8, r.rolinherit from pg_auth_members m join pg_roles r on r.oid = m.member""",
 }
 
-MEMBERSHIPS_16: Final = "select member::int8, roleid::int8, inherit_option from pg_auth_members"
+_MEMBERSHIPS_16: Final = "select member::int8, roleid::int8, inherit_option from pg_auth_members"
 """Replaces ``memberships`` from 16 on."""
+
+_COLUMNS: Final[dict[str, int]] = {
+    "identity": 5, "fingerprint": 1, "schemas": 3, "usages": 2, "roles": 4, "relations": 7, "columns": 4, "inherits": 2, "views": 2,
+    "functions": 14, "operators": 6, "casts": 6, "types": 9, "ranges": 4, "domain_checks": 2, "operator_classes": 1,
+    "foreign_keys": 4, "triggers": 2, "rules": 3, "hidden_calls": 2, "domain_calls": 2, "memberships": 3,
+}  # fmt: skip
+"""How many columns each has."""
 
 _TRACKED: Final = (
     "pg_attribute pg_inherits pg_rewrite pg_proc pg_enum pg_policy pg_auth_members pg_db_role_setting pg_publication "
@@ -162,3 +166,33 @@ select concat_ws(',',
     + ")"
 )
 """One text: it changes when anything changes that a verdict, a privilege or our sight depends on (caching rules §7.3)."""
+
+
+def gathered(major: int) -> str:
+    """All of it in one statement, for servers of that *major* version: rows of a name and a JSON array of values."""
+    asked = {"identity": _IDENTITY, "fingerprint": FINGERPRINT, **QUERIES}
+    if major >= 16:
+        asked["memberships"] = _MEMBERSHIPS_16
+    return "\nunion all ".join(_as_json(name, sql) for name, sql in asked.items())
+
+
+def _as_json(name: str, sql: str) -> str:
+    columns = ", ".join(f"c{number}" for number in range(_COLUMNS[name]))
+    return f"select '{name}', json_build_array({columns})::text from ({sql}) x ({columns})"
+
+
+def lines_of(copied: bytes) -> Mapping[str, list[tuple[Any, ...]]]:
+    """The rows by name of what COPY in its text format made of ``gathered``.
+
+    Raises:
+        ValueError: not such a text, or names in no encoding.
+    """
+    found: dict[bytes, list[bytes]] = {}
+    for line in copied.split(b"\n")[:-1]:
+        name, _, values = line.partition(b"\t")
+        found.setdefault(name, []).append(values)
+    # COPY doubles each backslash, and JSON leaves nothing else that COPY would write otherwise.
+    rows = {name: b"[" + b",".join(values).replace(b"\\\\", b"\\") + b"]" for name, values in found.items()}
+    return {name: [] for name in QUERIES} | {
+        name.decode(): [tuple(row) for row in json.loads(values)] for name, values in rows.items()
+    }

@@ -19,6 +19,7 @@ from hyperdrive.proxy.connect import Origin
 from hyperdrive.sql.catalog import Catalog
 from hyperdrive.testing.databases import database_of
 from hyperdrive.testing.postgres import SUPERUSER, SUPERUSER_PASSWORD, Postgres
+from hyperdrive.testing.relay import Relay
 
 PREPARE = """
 drop schema if exists public cascade; create schema public; drop role if exists fp_role; drop role if exists fp_member;
@@ -156,8 +157,8 @@ async def test_an_epoch_that_ends_while_the_catalog_is_read_voids_what_is_read(p
         def __getattr__(self, name: str) -> Any:
             return getattr(self._real, name)
 
-        async def fetchval(self, sql: str) -> Any:
-            found = await self._real.fetchval(sql)
+        async def copy_from_query(self, sql: str, **options: Any) -> Any:
+            found = await self._real.copy_from_query(sql, **options)
             self.fetched += 1
             if self.fetched == 1:
                 watch.end_epoch()
@@ -201,6 +202,26 @@ async def test_a_lost_origin_makes_the_catalog_unknown_and_comes_back_unchanged(
         assert 1 == watch.epoch
 
 
+async def test_another_pace_takes_effect_at_once(postgres: Postgres) -> None:
+    """RELOAD with another ``catalog_poll``: what was changed past us is not left unseen for the rest of the old interval."""
+    url = await database_of(postgres.url, "watched")
+
+    async def connect() -> Any:
+        return await asyncpg.connect(url)
+
+    async with watching(connect, poll_seconds=3600.0) as (watch, _):
+        await until(lambda: watch.catalog)
+        assert 0 == watch.metrics.polls
+        watch.change(poll_seconds=0.02, lost_seconds=None)
+        await until(lambda: watch.metrics.polls > 2)
+        watch.change(poll_seconds=3600.0, lost_seconds=None)
+        await until(lambda: watch.metrics.polls > 3)
+        polls = watch.metrics.polls
+        watch.change(poll_seconds=3600.0, lost_seconds=None)
+        await asyncio.sleep(0.1)
+        assert polls == watch.metrics.polls
+
+
 async def test_what_cannot_be_understood_is_unknown_and_tried_again(postgres: Postgres) -> None:
     """The watch outlives whatever it meets: a catalog that nobody polls would be believed for ever."""
     url = await database_of(postgres.url, "watched")
@@ -213,10 +234,10 @@ async def test_what_cannot_be_understood_is_unknown_and_tried_again(postgres: Po
         def __getattr__(self, name: str) -> Any:
             return getattr(self._real, name)
 
-        async def fetchval(self, sql: str) -> Any:
+        async def copy_from_query(self, sql: str, **options: Any) -> Any:
             if broken:
                 raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "a name in another encoding")
-            return await self._real.fetchval(sql)
+            return await self._real.copy_from_query(sql, **options)
 
     async def connect() -> Any:
         return Odd(await asyncpg.connect(url))
@@ -228,6 +249,42 @@ async def test_what_cannot_be_understood_is_unknown_and_tried_again(postgres: Po
         await until(lambda: watch.catalog)
         broken = True
         await until(lambda: watch.catalog is None)
+
+
+async def test_loading_takes_three_round_trips_and_a_poll_one(postgres: Postgres) -> None:
+    """Login excluded: an origin far away is known soon after the first connection."""
+    await database_of(postgres.url, "watched")
+    async with Relay((postgres.host, postgres.port), delay_seconds=0.005) as relay:
+        origin = Origin((Address(relay.host, relay.port),), TlsPolicy(SslMode.DISABLE))
+        credentials = OriginCredentials(SUPERUSER.encode(), SUPERUSER_PASSWORD.encode())
+        connection = await connector(origin, credentials, "watched")()
+        try:
+            relay.reset_counters()
+            catalog = await load(connection)
+            assert (True, 3) == (catalog is not None, relay.round_trips)
+            relay.reset_counters()
+            await fingerprint(connection)
+            assert 1 == relay.round_trips
+        finally:
+            await connection.close()
+
+
+async def test_names_of_any_kind_come_as_they_are(postgres: Postgres) -> None:
+    """They travel as JSON in the text format of COPY, and each of the two escapes in its own way."""
+    names = ["tab\tand\nline", "back\\slash \\n \\\\", 'quoted "name"', "ünïcode ☃", "\\.", "a,b]"]
+    url = await database_of(postgres.url, "watched")
+    async with connected(url) as connection:
+        await connection.execute("drop schema if exists odd cascade; create schema odd")
+        for name in names:
+            quoted = name.replace('"', '""')
+            await connection.execute(f'create table odd."{quoted}" ("{quoted}" int)')
+        catalog = await load(connection)
+        await connection.execute("drop schema odd cascade")
+    assert catalog is not None
+    for name in names:
+        relation = catalog.relation(("odd", name), ())
+        assert relation is not None, name
+        assert [name] == list(catalog.columns[relation.oid]), name
 
 
 async def test_what_may_not_be_known_is_unknown(postgres: Postgres) -> None:

@@ -127,6 +127,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
         session = self.session
         if self._held is not None:
             self._came += data
+            self.transport.pause_reading()
             return
         try:
             out = session.receive(data)
@@ -213,6 +214,8 @@ class ServerConnection(Pooled, asyncio.Protocol):
 
     def _hold(self, out: bytes, size: int, heard: Heard) -> None:
         self._held = out, size
+        # Owed to the client like any other reply: it stands in the queue until it has been passed on.
+        self.session.queue.appendleft(replies.HEARD)
         self.transport.pause_reading()
         heard.when_heard(self._let_pass)
 
@@ -224,7 +227,9 @@ class ServerConnection(Pooled, asyncio.Protocol):
             return
         if not self.transport.is_closing():
             self.transport.resume_reading()
-        self._pass_on(*held)
+        out, size = held
+        self.session.queue.popleft()
+        self._pass_on(out + self.session.fire_fakes(), size)
         came, self._came = self._came, b""
         if came:
             self.data_received(came)
@@ -290,6 +295,7 @@ class ServerConnection(Pooled, asyncio.Protocol):
     def discard(self, reason: str) -> None:
         """Never lend it again, and close it."""
         self.context.pool.discard(self, reason)
+        self._held = None
         self._stop_deadline()
         self._forget_noted()
         if not self.transport.is_closing():

@@ -178,6 +178,9 @@ ENDS: Final = frozenset({END_COMMIT, END_ROLLBACK})
 AHEAD: Final = ENDS | {RESTORE}
 """Scopes of our own that the client's may follow without waiting."""
 
+HEARD: Final = Expected("heard", Action.SKIP)
+"""Stands at the head while a reply that has come is kept back: what is behind it has to wait, and nobody else may have the server."""
+
 COPY_ENDS: Final = Expected("copy ends", Action.FAKE)
 """Stands where the client ended a copy ahead of CopyInResponse: a Sync before it gives no reply, one behind it does (W-30)."""
 

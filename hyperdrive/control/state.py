@@ -33,6 +33,9 @@ from hyperdrive.metrics import Family, add_up
 from hyperdrive.pool.snapshot import PoolSnapshot
 from hyperdrive.tasks import spawn
 
+CANCEL_SECONDS = 30.0
+"""How long a cancel request may take to the origin, by way of another worker."""
+
 log = logging.getLogger("hyperdrive.control")
 
 T = TypeVar("T")
@@ -125,7 +128,9 @@ class Control:
             case {"do": "report"}:
                 return self._report()
             case {"do": "cancel", "pid": int(pid), "key": str(key)}:
-                self.rows.proxy.cancel(pid, bytes.fromhex(key), forwarded=True)
+                delivery = self.rows.proxy.cancel(pid, bytes.fromhex(key), forwarded=True)
+                if delivery is not None:
+                    await asyncio.wait([delivery])
             case {"do": "act", "action": str(action), "database": database}:
                 await self.actions.do(action, database)
             case {"do": "purge", "what": str(what), "name": str(name)}:
@@ -149,16 +154,17 @@ class Control:
         ]
         return found
 
-    def forward_cancel(self, worker: int, pid: int, key: bytes) -> None:
+    def forward_cancel(self, worker: int, pid: int, key: bytes) -> asyncio.Future[None] | None:
         """A cancel request came here, but its client is another worker's."""
         for peer in self._peers:
             if peer.worker == worker:
-                spawn(self._forward_cancel(peer, pid, key), name="forward a cancel request")
+                return spawn(self._forward_cancel(peer, pid, key), name="forward a cancel request")
+        return None
 
     @staticmethod
     async def _forward_cancel(peer: Peer, pid: int, key: bytes) -> None:
         try:
-            await peer.call(do="cancel", pid=pid, key=key.hex())
+            await peer.call(CANCEL_SECONDS, do="cancel", pid=pid, key=key.hex())
         except NotReady as error:
             log.warning("! a cancel request is lost: %s", error.log_text)
 

@@ -33,6 +33,7 @@ from hyperdrive.session.replies import COMMIT
 from hyperdrive.session.server import IDLE
 from hyperdrive.session.settings import EMPTY
 from hyperdrive.sql.verdict import Kind
+from hyperdrive.tasks import spawn
 
 if TYPE_CHECKING:
     from hyperdrive.proxy.cache import PoolCache
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("hyperdrive.proxy")
 
 CANCEL_AGAIN_SECONDS: Final = 0.01
+_ARRIVED: Final[asyncio.Future[None] | None] = None
+"""A cancel request that nobody has to wait for."""
 _HELD: Final[Op] = (0, b"", None)
 """Stands for the scope that carried a held transaction: the session has kept it."""
 
@@ -588,9 +591,12 @@ class ClientConnection(asyncio.Protocol):
 
     # --- cancel -----------------------------------------------------------------------------------------------------------------------
 
-    @guarded(None)
-    def cancel(self) -> None:
-        """A cancel request with this client's key came: it reaches the server only while that runs this client's SQL (W-51)."""
+    @guarded(_ARRIVED)
+    def cancel(self) -> asyncio.Future[None] | None:
+        """A cancel request with this client's key came: it reaches the server only while that runs this client's SQL (W-51).
+
+        What is returned is done when it has; ``None``: that is so already.
+        """
         if self.waiting:
             self._let_go()
             self.context.pool.forget(self)
@@ -598,6 +604,12 @@ class ClientConnection(asyncio.Protocol):
         elif self.server is not None and self.server.session.is_running:
             if self.server.session.is_preparing:
                 # What goes ahead of the client's statement must not be hit (W-51).
-                asyncio.get_running_loop().call_later(CANCEL_AGAIN_SECONDS, self.cancel)
-            else:
-                self.server.cancel()
+                return spawn(self._cancel_later(), name="cancel behind what goes ahead")
+            return self.server.cancel()
+        return None
+
+    async def _cancel_later(self) -> None:
+        await asyncio.sleep(CANCEL_AGAIN_SECONDS)
+        delivery = self.cancel()
+        if delivery is not None:
+            await delivery

@@ -22,6 +22,8 @@ from hyperdrive.session.settings import Label, label, statement_for, values
 from hyperdrive.sql.verdict import Isolation
 
 if TYPE_CHECKING:
+    import asyncio
+
     from hyperdrive.proxy.cache import PoolCache
     from hyperdrive.proxy.client import ClientConnection
     from hyperdrive.proxy.metrics import DatabaseMetrics, ProxyMetrics
@@ -83,7 +85,7 @@ class PoolContext:
         *,
         write_high: int,
         forget: Callable[[ClientConnection], None],
-        send_cancel: Callable[[ServerConnection], None],
+        send_cancel: Callable[[ServerConnection], asyncio.Future[None]],
     ) -> None:
         self.pool: Pool[ServerConnection]
         self.pipe = pipe
@@ -148,9 +150,9 @@ class PoolContext:
         self._forget(client)
         return True
 
-    def send_cancel(self, server: ServerConnection) -> None:
-        """Cancel what *server* runs."""
-        self._send_cancel(server)
+    def send_cancel(self, server: ServerConnection) -> asyncio.Future[None]:
+        """Cancel what *server* runs; done when the origin has the request."""
+        return self._send_cancel(server)
 
     def label_of(self, startup: Iterable[tuple[bytes, bytes]]) -> tuple[Label, bytes | None]:
         """The label that the settings of a StartupMessage ask for, and the application_name, which needs no check.

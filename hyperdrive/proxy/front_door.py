@@ -135,8 +135,7 @@ class FrontDoor(asyncio.Protocol):
                     self._transport.pause_reading()
                     self._wait_for(self._admit(action), "admit")
                 case Cancel(pid, key):
-                    self._proxy.cancel(pid, key)
-                    self._close(b"")
+                    self._cancel(self._proxy.cancel(pid, key))
                 case Close(data, error):
                     if error.code == "28P01":
                         self._proxy.directory.client_refused(self._handshake.user)
@@ -144,6 +143,14 @@ class FrontDoor(asyncio.Protocol):
                     self._proxy.metrics.count_error(error)
                     log.info("! client refused: %s %s", error.code, error.log_text)
                     self._close(data)
+
+    def _cancel(self, delivery: asyncio.Future[None] | None) -> None:
+        """Close when the request has arrived: who waits for that knows, as with PostgreSQL, that nothing it sends later is hit."""
+        if delivery is None:
+            self._close(b"")
+            return
+        self._end()  # nothing else is listened to, nor said
+        delivery.add_done_callback(lambda _: self._close(b""))
 
     def _wait_for(self, work: Coroutine[Any, Any, None], what: str) -> None:
         self._task = spawn(self._guarded(work), name=f"client {what}")

@@ -139,7 +139,7 @@ class Proxy:
         *,
         cache: CacheSettings | None = None,
         console: ConsoleDoor | None = None,
-        forward_cancel: Callable[[int, int, bytes], None] | None = None,
+        forward_cancel: Callable[[int, int, bytes], asyncio.Future[None] | None] | None = None,
     ) -> None:
         self.origin = origin
         self.directory = directory
@@ -241,18 +241,17 @@ class Proxy:
     def _forget(self, client: ClientConnection) -> None:
         del self.clients[client.pid]
 
-    def cancel(self, pid: int, key: bytes, *, forwarded: bool = False) -> None:
-        """A CancelRequest came. Nothing is ever answered to it."""
+    def cancel(self, pid: int, key: bytes, *, forwarded: bool = False) -> asyncio.Future[None] | None:
+        """A CancelRequest came. Nothing is ever answered to it; what is returned is done when it has arrived where it is meant for."""
         client = self.clients.get(pid) or self.relays.get(pid)
         if client is not None:
             if hmac.compare_digest(client.key, key):
                 self.metrics.cancels += 1
-                client.cancel()
-                return
+                return client.cancel()
         elif not forwarded and self.forward_cancel is not None and pid % _MOST_WORKERS != self.settings.worker:
-            self.forward_cancel(pid % _MOST_WORKERS, pid, key)
-            return
+            return self.forward_cancel(pid % _MOST_WORKERS, pid, key)
         self.metrics.cancels_unknown += 1
+        return None
 
     # --- welcome ------------------------------------------------------------------------------------------------------------------
 
@@ -475,8 +474,8 @@ class Proxy:
         if row is not None:
             cache.logged_in(server, row)
 
-    def _send_cancel(self, server: ServerConnection) -> None:
-        spawn(self._deliver_cancel(server), name=f"cancel {server.pid}")
+    def _send_cancel(self, server: ServerConnection) -> asyncio.Future[None]:
+        return spawn(self._deliver_cancel(server), name=f"cancel {server.pid}")
 
     async def _deliver_cancel(self, server: ServerConnection) -> None:
         try:

@@ -69,9 +69,9 @@ class Relay:
             self.server.write(self.admit.leftover)
         self.client.resume_reading()
 
-    def cancel(self) -> None:
-        """A cancel request with this client's key came."""
-        spawn(self._send_cancel(), name=f"cancel {self.server_pid}")
+    def cancel(self) -> asyncio.Future[None]:
+        """A cancel request with this client's key came. Done when the origin has it."""
+        return spawn(self._send_cancel(), name=f"cancel {self.server_pid}")
 
     async def _send_cancel(self) -> None:
         origin = self.proxy.origin

@@ -463,12 +463,15 @@ class ServerConnection(Pooled, asyncio.Protocol):
 
     # --- cancel -----------------------------------------------------------------------------------------------------------------------
 
-    def cancel(self) -> None:
-        """Send a cancel request for what runs now; the server is not lent to anybody until that is over (W-50)."""
+    def cancel(self) -> asyncio.Future[None] | None:
+        """Send a cancel request for what runs now; the server is not lent to anybody until that is over (W-50).
+
+        What is returned is done when the origin has it.
+        """
         if not self.cancel_key:
-            return
+            return None
         self.cancels += 1
-        self.context.send_cancel(self)
+        return self.context.send_cancel(self)
 
     @guarded(None)
     def cancel_over(self) -> None:

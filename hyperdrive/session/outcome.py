@@ -70,7 +70,9 @@ class Journal:
     @property
     def temporary(self) -> set[bytes | None]:
         """Names of its temporary objects, which stand before those of the same name; ``None``: of one that is not known."""
-        names = [detail[0] if isinstance(detail, tuple) else None for reason, detail in self.pins if reason == TEMPORARY]
+        names = [
+            detail[0] if isinstance(detail, tuple) else None for reason, detail in self.pins if reason == TEMPORARY
+        ]
         return set(names)
 
     @property

@@ -108,7 +108,9 @@ def _statement(node: str, tree: Tree, catalog: Catalog, path: Sequence[int]) -> 
     if node in _HARMLESS or (node == "CreateStmt" and _is_temporary(tree.get("relation", {}))):
         return NOTHING
     if node == "CreateTableAsStmt" and _is_temporary(tree.get("into", {}).get("rel", {})):
-        return UNKNOWN if "ExecuteStmt" in tree.get("query", {}) else _Closure(catalog, path).writes(touched(node, tree))
+        return (
+            UNKNOWN if "ExecuteStmt" in tree.get("query", {}) else _Closure(catalog, path).writes(touched(node, tree))
+        )
     if node == "DropStmt" and tree.get("removeType") == "OBJECT_TABLE" and path and catalog.relations:
         return _drop(tree, catalog, path)
     if node == "TransactionStmt":

@@ -82,6 +82,31 @@ async def test_w50_a_server_with_a_cancel_under_way_is_not_lent(fake_scene: Scen
     assert await cancel == b""
 
 
+async def test_w50_the_cancel_connection_is_closed_when_the_origin_has_the_request(
+    fake_scene: Scene, fake: FakeOrigin
+) -> None:
+    """As PostgreSQL does: a program that waits for the end of it sends its next statement without fear."""
+    held, answer = asyncio.Event(), asyncio.Event()
+    fake.cancel_hold = held
+
+    async def slow(session: FakeSession) -> None:
+        await answer.wait()
+        session.send(backend.row_description(["x"]), backend.data_row(["a"]), backend.complete("SELECT 1"))
+
+    fake.on("slow", slow)
+    a = await fake_scene.client()
+    a.send(query("select slow"))
+    await eventually(lambda: any("slow" in text for s in fake.sessions for text in s.queries))
+    cancel = asyncio.ensure_future(a.cancel())
+    await eventually(lambda: fake.cancels, "the cancel reached the origin")
+    await asyncio.sleep(0.05)
+    assert not cancel.done()
+    held.set()
+    assert await cancel == b""
+    answer.set()
+    assert (await a.read_until("Z")).rows == [("a",)]
+
+
 async def test_w51_a_cancel_while_waiting_for_a_server(scene: Scene) -> None:
     a, b, c = await scene.client(), await scene.client(), await scene.client()
     await a.query("begin; select 1")

@@ -178,7 +178,11 @@ class ClientConnection(asyncio.Protocol):
                 if session.size > SHIP_ABOVE:
                     self.transport.pause_reading()
                 return
+            is_whole = session.whole is not None
             if self._answered():
+                return
+            if session.whole is not None and not is_whole:
+                self._express(session)  # the front was answered, and one whole scope is left
                 return
             if self.reader is not None and session.whole is None:
                 self.reader.passed_by(session, None)

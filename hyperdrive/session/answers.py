@@ -25,7 +25,8 @@ from hyperdrive.pgwire.framing import (
     SYNC,
 )
 from hyperdrive.session.batch import RAW, Op, name_at
-from hyperdrive.session.known import ASKS, Known
+from hyperdrive.session.known import ASKS
+from hyperdrive.session.runs import FIRST_RUNS, RUNS, Runs, tell_scope
 from hyperdrive.session.statements import NAME_BYTES
 from hyperdrive.sql.verdict import Kind, Verdict
 
@@ -39,12 +40,11 @@ _ASYNCPG_RESET_REPLY: Final = (
 
 _NEVER_ALONE: Final = frozenset({RAW, COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH})
 _MAYBE_LOCAL: Final = frozenset({QUERY, PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, FLUSH})
-ONE_STATEMENT: Final = frozenset({b"PBE", b"PBDE", b"PDBE"})
-_PLAIN_BINDS: Final = frozenset({b"\0\0" + bytes(6), b"\0\0\0\0\0\0\0\1\0\0"})
-"""Bind of the unnamed statement to the unnamed portal, without parameters, with results as text."""
+_ASKS_FIRST: Final = {b"PDBE": 2, b"PBDE": 1, b"PBE": 1}
+"""Scopes that ask for a statement and run it, to how many messages do the asking."""
 
 
-class Answers(Known):
+class Answers(Runs):
     """The part of a client session that answers by itself."""
 
     __slots__ = ()
@@ -87,6 +87,7 @@ class Answers(Known):
 
     def _keep_from(self, index: int, out: list[bytes]) -> bytes:
         del self.ops[:index]
+        self.regain_whole()
         return b"".join(out)
 
     def _local_query(self, index: int) -> tuple[bytes, int] | None:
@@ -116,13 +117,43 @@ class Answers(Known):
             reply = self._ask_scope(scope)
         elif ops[end][0] == FLUSH:
             return None
-        elif kinds in ONE_STATEMENT:
+        elif kinds in RUNS:
             reply = self._run_scope(scope, end + 1)
         else:
             reply = self._close_scope(scope)
         if reply is None:
-            return None
+            return self._local_front(start, end)
         return reply if ops[end][0] == FLUSH else reply + self.ready, end + 1
+
+    def _local_front(self, start: int, end: int) -> tuple[bytes, int] | None:
+        """The front of the last scope, answered as if the client had flushed behind it; with the index of what is left of it.
+
+        A BEGIN travels with the rest as it would have anyway; what is left behind Parse and Describe of a known statement is a whole
+        scope, which memory may answer.
+        """
+        scope = self.ops[start:end]
+        if self.ops[end][0] != SYNC or end + 1 != len(self.ops) or self._buffer:
+            return None
+        kinds = bytes([kind for kind, _, _ in scope])
+        front = next((len(run) for run in FIRST_RUNS if kinds.startswith(run)), 0)
+        if kinds[front : front + 1] in (b"P", b"B") and front:
+            verdict = self._run_of(scope[:front])
+            if verdict is None or verdict.kind is not Kind.BEGIN:
+                return None
+            reply = self._run_scope(scope[:front], len(self.ops))
+        else:
+            front = _ASKS_FIRST.get(kinds, 0)
+            reply = self._ask_scope(scope[:front]) if front and self._may_ask_first(scope[0], front) else None
+        return None if reply is None else (reply, start + front)
+
+    def _may_ask_first(self, parse: Op, front: int) -> bool:
+        """Whether it costs nothing to be told from memory: what was described has to be compared, and only reads go on meanwhile (W-26)."""
+        _, raw, verdict = parse
+        if verdict is None or not verdict.is_plain:
+            return False
+        sql_at = name_at(raw, 5)[1]
+        sql = raw[sql_at : raw.find(b"\0", sql_at)]
+        return front == 1 or (verdict.is_read and self.pipe.is_read_only([sql], self.journal.wanted))
 
     def _close_scope(self, scope: list[Op]) -> bytes | None:
         names = []
@@ -137,26 +168,34 @@ class Answers(Known):
         return messages.CLOSE_COMPLETE * len(names)
 
     def _run_scope(self, scope: list[Op], behind: int) -> bytes | None:
-        verdict = plain_scope(scope)
+        verdict = self._run_of(scope)
         if verdict is None or verdict.kind is Kind.EMPTY or not self._may_answer(verdict, behind):
             return None
         single = verdict.single
         assert single is not None
         described = self._description(single)
-        self.unnamed, self.unnamed_verdict = scope[0][1], verdict
+        self._leave_parsed(scope)
         return tell_scope(scope, described, self._local(verdict))
 
     def _may_answer(self, verdict: Verdict, behind: int) -> bool:
         """Whether the statement needs no server; *behind* is the index of what follows its scope.
 
-        BEGIN is held only if nothing waits behind it: what the client pipelined is one flight already (E-0).
+        BEGIN is held only if no more than one scope waits behind it: several of them are one flight as they are, and would have to
+        wait for the first (E-0).
         """
         if verdict.kind is Kind.EMPTY or self._is_local(verdict):
             return True
         single = verdict.single
         if single is None or verdict.is_plain or not self._is_here(single):
             return False
-        return single.kind is not Kind.BEGIN or behind == len(self.ops)
+        return single.kind is not Kind.BEGIN or behind == len(self.ops) or self._is_last_scope(behind)
+
+    def _is_last_scope(self, start: int) -> bool:
+        """One complete scope from there on, and nothing behind it."""
+        kinds = [kind for kind, _, _ in self.ops[start:]]
+        if self._buffer or self._streaming:
+            return False
+        return kinds == [QUERY] or (kinds[-1] == SYNC and not any(kind in (QUERY, SYNC) for kind in kinds[:-1]))
 
     def _is_local(self, verdict: Verdict) -> bool:
         """Whether it concerns only names and values that exist here alone, in whatever state the transaction is."""
@@ -202,32 +241,6 @@ class Answers(Known):
         self.pipe.saved[Saved.DISCARD] += 1
         self.journal.reset_settings_here()
         return _ASYNCPG_RESET_REPLY + self.tell_news(self.base_told)
-
-
-def plain_scope(scope: list[Op]) -> Verdict | None:
-    """Of Parse, Bind, Execute, perhaps with a Describe: the verdict, if it is one run of an unnamed statement without parameters."""
-    _, parsed, verdict = scope[0]
-    if parsed[5:6] != b"\0" or parsed[-2:] != b"\0\0":
-        return None
-    for kind, raw, _ in scope[1:]:
-        if kind == BIND:
-            is_plain = raw[5:] in _PLAIN_BINDS
-        else:
-            is_plain = raw[6:] == b"\0" if kind == DESCRIBE else raw[5:6] == b"\0"
-        if not is_plain:
-            return None
-    return verdict
-
-
-def tell_scope(scope: list[Op], description: bytes, reply: bytes) -> bytes:
-    """The replies to such a scope, in the client's order, without ReadyForQuery."""
-    out = []
-    for kind, raw, _ in scope:
-        if kind == DESCRIBE:
-            out += [messages.NO_PARAMETERS if raw[5:6] == b"S" else b"", description]
-        else:
-            out.append({PARSE: messages.PARSE_COMPLETE, BIND: messages.BIND_COMPLETE, EXECUTE: reply}[kind])
-    return b"".join(out)
 
 
 def tag_of(verdict: Verdict) -> bytes:

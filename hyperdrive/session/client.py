@@ -115,6 +115,8 @@ class ClientSession(Endings):
             out.append(self._begin(held, server))
         elif self.live is not None and self.live.settings:
             out.append(self._send_settings(self.live, server))
+        if self._portal_behind is not None:
+            self._settle_portal(server, out)
         goes_ahead = bool(server.queue) and server.queue[-1] in replies.HELD
         mark = len(out), len(server.queue)
         whole = self.whole
@@ -287,6 +289,8 @@ class ClientSession(Endings):
         self.ops.clear()
         self.whole = None
         self.close_portal()
+        if self.live is not None:
+            self._portal_behind = b""
 
     def close_portal(self) -> None:
         """A whole batch has made and used up the unnamed portal."""
@@ -360,6 +364,7 @@ class ClientSession(Endings):
             if server.status != FAILED and verdict.kind is not Kind.DISCARD_ALL:
                 reply = self._local(verdict)
                 self.unnamed = None  # as any Query does
+                self._portal_behind = b""
                 server.queue.append(fake(reply + messages.ready_for_query(server.status)))
                 return True
         if verdict is not None and verdict.kind is Kind.DEALLOCATE and server.queue and not server.open_scope:
@@ -484,7 +489,7 @@ class ClientSession(Endings):
             self.journal.settle(failed=failed)
             self._join()
             if at_rest:
-                self._portals = None
+                self._portals = self._portal_behind = None
 
     def resend_scope(self) -> bool:
         """Put the scope that was sent last back, once; ``False`` if that is not possible."""

@@ -11,12 +11,12 @@ from typing import Final
 
 from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
-from hyperdrive.pgwire.framing import QUERY, SYNC
+from hyperdrive.pgwire.framing import QUERY
 from hyperdrive.session import replies
-from hyperdrive.session.answers import ONE_STATEMENT, plain_scope, tell_scope
 from hyperdrive.session.extended import Extended
 from hyperdrive.session.pipe import Eager
 from hyperdrive.session.replies import Expected
+from hyperdrive.session.runs import tell_scope
 from hyperdrive.session.server import FAILED, IDLE, IN_TRANSACTION, ServerSession
 from hyperdrive.sql.verdict import Isolation, Kind, Statement
 
@@ -59,18 +59,9 @@ class Endings(Extended):
             return None
         if self._is_ours(statement):
             return None
-        is_query = self.ops[0][0] == QUERY
-        description = self._description(statement)
-        reply = self._carry_out(statement)
-        if is_query:
-            self.unnamed = None
-            reply = (description if statement.kind is Kind.SHOW else b"") + reply
-        else:
-            self.unnamed, self.unnamed_verdict = self.ops[0][1], self.ops[0][2]
-            reply = tell_scope(self.ops[:-1], description, reply)
-        self.ops.clear()
-        self.size = 0
-        return reply + messages.READY_IN_TRANSACTION
+        described = self._description(statement)
+        self._leave_batch(statement)
+        return self._tell_batch(statement, described, self._carry_out(statement)) + messages.READY_IN_TRANSACTION
 
     def may_read_aside(self, server: ServerSession) -> bool:
         """Whether a read may be answered from elsewhere in the transaction that *server* has: all it did was provably read (E-9)."""
@@ -110,30 +101,38 @@ class Endings(Extended):
         if server.status != IDLE and self._refusal(statement) is not None:
             return None  # the origin has to know that the transaction has failed
         described = self._description(statement)
-        reply = self._carry_out_ours(statement)
+        self._leave_batch(statement)
+        reply = self._tell_batch(statement, described, self._carry_out_ours(statement))
         server.attention = server.journalled = True
-        if self.ops[0][0] == QUERY:
-            self.unnamed = None
-            reply = (described if statement.kind is Kind.SHOW else b"") + reply
-        else:
-            self.unnamed, self.unnamed_verdict = self.ops[0][1], self.ops[0][2]
-            reply = tell_scope(self.ops[:-1], described, reply)
-        self.ops.clear()
-        self.size = 0
         if server.status == IDLE:
             self.journal.settle(failed=False)
         return reply + messages.ready_for_query(server.status)
 
-    def _only_statement(self) -> Statement | None:
-        """The statement of a batch that is one Query, or one scope of an unnamed statement without parameters."""
-        kind, _, verdict = self.ops[0]
-        if kind == QUERY:
-            is_alone = len(self.ops) == 1
+    def _leave_batch(self, statement: Statement) -> None:
+        """What a batch of *statement* alone leaves behind besides what that does: it has taken the unnamed portal, for one."""
+        is_query = self.ops[0][0] == QUERY
+        if is_query:
+            self.unnamed = None
         else:
-            *scope, last = self.ops
-            is_alone = last[0] == SYNC and bytes([op[0] for op in scope]) in ONE_STATEMENT
-            verdict = plain_scope(scope) if is_alone else None
-        return verdict.single if is_alone and verdict is not None else None
+            self._leave_parsed(self.ops[:-1])
+        self._portal_behind = b"" if is_query or self._is_ours(statement) else statement.sql
+
+    def _tell_batch(self, statement: Statement, described: bytes, reply: bytes) -> bytes:
+        """*reply* as the batch, of one statement, asked for it, without ReadyForQuery; the batch is used up."""
+        if self.ops[0][0] != QUERY:
+            reply = tell_scope(self.ops[:-1], described, reply)
+        elif statement.kind is Kind.SHOW:
+            reply = described + reply
+        self.ops.clear()
+        self.size = 0
+        return reply
+
+    def _only_statement(self) -> Statement | None:
+        """The statement of a batch that is one Query, or one scope that runs a statement once."""
+        kind, _, verdict = self.ops[0]
+        if kind != QUERY:
+            return self._only_run()
+        return verdict.single if len(self.ops) == 1 and verdict is not None else None
 
     def _may_roll_back(self) -> bool:
         eager = self.pipe.switches.eager_rollback
@@ -158,19 +157,14 @@ class Endings(Extended):
         assert self.live is not None
         tag = entry.payload
         told = self.live.held.told
+        self._leave_batch(statement)
         self.live = None
-        self._portals = None
+        self._portals = self._portal_behind = None
         self.journal.completed(statement, tag)
         self._epoch_ends(is_idle=True)
         reply = messages.command_complete(tag)
         if tag == b"ROLLBACK":
             reply += self.tell_news(told)  # after an error the origin has reported it already (W-34)
-        if self.ops[0][0] == QUERY:
-            self.unnamed = None
-        else:
-            self.unnamed, self.unnamed_verdict = self.ops[0][1], self.ops[0][2]
-            reply = tell_scope(self.ops[:-1], messages.NO_DATA, reply)
-        self.ops.clear()
-        self.size = 0
+        reply = self._tell_batch(statement, messages.NO_DATA, reply)
         server.end_behind(entry, self.journal.actual)
         return reply + messages.READY_IDLE

@@ -11,10 +11,11 @@ from typing import Final
 
 from hyperdrive.errors import ClientError, DuplicateStatement, FeatureNotSupported, ProtocolViolation, UnknownStatement
 from hyperdrive.pgwire import messages
-from hyperdrive.pgwire.framing import read_length
+from hyperdrive.pgwire.framing import BIND, DESCRIBE, EXECUTE, QUERY, read_length
 from hyperdrive.session import replies
 from hyperdrive.session.answers import Answers, tag_of
 from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
+from hyperdrive.session.held import portal_behind
 from hyperdrive.session.known import may_end_epoch
 from hyperdrive.session.noted import note
 from hyperdrive.session.outcome import PREPARED, Parameters, Watch
@@ -62,7 +63,7 @@ def _accepts(server: ServerSession) -> bool:
 class Extended(Answers):
     """The part of a client session that composes the messages of the extended protocol."""
 
-    __slots__ = ("_bound_here", "_clears", "_parsed_here")
+    __slots__ = ("_bound_here", "_clears", "_parsed_here", "_portal_behind")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
@@ -72,6 +73,26 @@ class Extended(Answers):
         """Portals of ``_portals`` that were bound in the scope being composed."""
         self._parsed_here: set[SharedStatement] | None = None
         """Statements that were Parsed in the scope being composed."""
+        self._portal_behind: bytes | None = None
+        """What was answered here, in a transaction that a server has, and has taken the unnamed portal: the text of a statement, nothing of
+        a Query. ``None``: what the server has is what the client believes."""
+
+    def _settle_portal(self, server: ServerSession, out: list[bytes]) -> None:
+        """Let the server have the unnamed portal that the client believes in, if that is what the batch is about to use."""
+        for kind, raw, _ in self.ops:
+            is_unnamed = raw[5:6] == b"\0" if kind in (BIND, EXECUTE) else raw[5:] == b"P\0"
+            if kind == QUERY or (kind == BIND and is_unnamed):
+                break
+            if kind in (EXECUTE, DESCRIBE) and is_unnamed:
+                data, entries = portal_behind(self._portal_behind or b"" if server.status != FAILED else b"")
+                out.append(data)
+                server.queue.extend(entries)
+                server.unnamed = None
+                server.attention = True
+                break
+        else:
+            return
+        self._portal_behind = None
 
     def _fail(self, error: ClientError, server: ServerSession, out: list[bytes]) -> None:
         """Fail the scope on both sides with an error that the origin does not know of (§1, the poison scope)."""

@@ -153,6 +153,11 @@ def _run(sql: bytes) -> bytes:
     return messages.parse(b"", sql) + messages.bind(b"", b"") + messages.execute()
 
 
+def portal_behind(sql: bytes) -> tuple[bytes, list[Expected]]:
+    """What leaves the unnamed portal at a server as a run of *sql* by the extended protocol does, or, if that is empty, a Query: closed."""
+    return (_run(sql), list(_STEPS)) if sql else (_CLOSE, [replies.HELD_CLOSE])
+
+
 @lru_cache(512)
 def _run_apart(sql: bytes) -> bytes:
     portal = b"_hd"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hyperdrive.testing.frontend import bind, describe_statement, execute, extended, parse, query, sync
+from hyperdrive.testing.frontend import bind, describe_portal, describe_statement, execute, extended, parse, query, sync
 from hyperdrive.testing.script import Compare, Script, Step, say
 
 S = sync()
@@ -63,6 +63,47 @@ SCRIPTS = [
     Script("the unnamed statement outlives a transaction that failed", [
         say(parse("select 1") + S), *queries("begin"), say(parse("select 1/0", "s1") + bind("s1") + execute() + S),
         say(parse("select 1", "s1") + S), say(bind() + execute() + S), say(bind() + execute() + S)]),
+    Script("what is answered in a transaction takes the unnamed portal", [*queries("set work_mem = '3MB'", "reset work_mem"), *[
+        step for told in (query("set work_mem = '3MB'"), query("reset work_mem"), query("show timezone"), query("deallocate all"),
+                          extended("set work_mem = '3MB'") + S, query("set work_mem = '3MB'") + parse("select 1", "s1") + S)
+        for step in (*queries("begin"), say(extended("select generate_series(1, 3)", limit=1) + S), say(told, 1 + told.count(b"s1")),
+                     say(execute(limit=1) + S), *queries("rollback", "deallocate all"))]]),
+    Script("BEGIN in one write with what it is for", [
+        say(query("begin") + extended("select 1") + S, 2), *queries("commit"),
+        say(query("begin") + extended("select 1/0") + S, 2), *queries("commit"),
+        say(query("begin") + query("select 'open"), 2), *queries("rollback"),
+        say(query("begin read only") + extended("insert into t values (4, 'four')") + S, 2), *queries("end"),
+        say(query("begin") + extended("selec") + S + query("select 1") + extended("rollback") + S, 4),
+        say(query("begin") + query("begin"), 2), say(query("start transaction") + query("commit"), 2), *queries("table t")]),
+    Script("BEGIN in the scope of its first statement", [
+        say(extended("begin") + extended("select 1") + S), *queries("commit"),
+        say(extended("begin") + extended("select 1/0") + S), *queries("commit"),
+        say(extended("begin") + extended("insert into t values (4, 'four')") + extended("commit") + S), *queries("commit"),
+        say(extended("begin") + bind() + execute() + S), *queries("rollback"),
+        say(extended("begin") + describe_portal() + execute() + S), *queries("rollback"),
+        say(parse("begin", "s1") + bind("s1") + execute() + parse("select 1") + bind() + execute() + S), *queries("rollback", "table t"),
+        say(bind("s1") + execute() + S), *queries("rollback")]),
+    Script("ends that have names", [
+        *queries("begin"), say(parse("COMMIT", "S_1") + bind("S_1") + execute(limit=1) + S), *queries("begin", "select 1"),
+        say(bind("S_1") + execute(limit=1) + S), *queries("begin", "select 1/0"), say(bind("S_1") + describe_portal() + execute() + S),
+        *queries("begin", "select 1/0"), say(parse("rollback", "S_2") + describe_statement("S_2") + bind("S_2") + execute() + S),
+        say(describe_statement("S_2") + S), *queries("begin"), say(parse("commit", "S_2") + bind("S_2") + execute() + S), *queries("rollback"),
+        *queries("begin"), say(parse("rollback", "S_3") + bind("S_3") + execute() + S), *queries("discard all"),
+        say(bind("S_1") + execute() + S)]),
+    Script("runs that are not plain", [
+        say(parse("show timezone") + bind() + describe_portal() + execute(limit=1) + S), say(parse("commit", "s1", [65536]) + bind("s1") + execute() + S),
+        *queries("begin"), say(parse("commit") + bind("", ["1"]) + execute() + S), *queries("rollback"),
+        *queries("begin"), say(parse("commit") + bind(portal="p") + execute("p") + S),
+        *queries("begin"), say(parse("rollback", "s2") + bind("s2", result_formats=[1]) + execute() + S)]),
+    Script("Parse and Describe of a statement with a name, in the scope that runs it", [
+        say(parse("select v from t where id = 1", "s1") + describe_statement("s1") + bind("s1") + execute() + S),
+        say(parse("select v from t where id = 1", "s2") + describe_statement("s2") + bind("s2") + execute() + S),
+        say(parse("select v from t where id = 1", "s3") + bind("s3") + describe_portal() + execute() + S),
+        say(parse("select v from t where id = 1", "s3") + describe_statement("s3") + bind("s3") + execute() + S),
+        *queries("alter table t add w int"),
+        say(parse("select v from t where id = 1", "s4") + describe_statement("s4") + bind("s4") + execute() + S),
+        say(parse("select 1/(id - 1) from t", "s5") + describe_statement("s5") + bind("s5") + execute() + S),
+        say(parse("select 1/(id - 1) from t", "s6") + describe_statement("s6") + bind("s6") + execute() + S)]),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``python -m bench``: everything; ``python -m bench round-trips | micro | compare | guard | readme | report`` a part."""
+"""``python -m bench``: everything; ``python -m bench round-trips | micro | compare | guard | targets | readme | report`` a part."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 
 def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
-    from bench import compare, guard, profile, readme, report, round_trips, run
+    from bench import compare, guard, profile, promises, readme, report, round_trips, run
 
     return {
         "run": run.main,
@@ -15,6 +15,7 @@ def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
         "micro": profile.main,
         "compare": compare.main,
         "guard": guard.main,
+        "targets": promises.main,
         "readme": readme.main,
         "report": report.main,
     }

@@ -6,8 +6,9 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,3 +98,13 @@ def actor(program: Program, target: Running) -> Iterator[Actor]:
         process.stdin.close()
         end(process)
         process.stdout.close()
+
+
+def actors(stack: ExitStack, program: Program, targets: Sequence[Running]) -> dict[str, Actor]:
+    """*program* against each of *targets* by name, started side by side; *stack* ends them."""
+    contexts = [actor(program, target) for target in targets]
+    with ThreadPoolExecutor(max(1, len(contexts))) as pool:
+        made = list(pool.map(lambda context: context.__enter__(), contexts))
+    for context in contexts:
+        stack.push(context)
+    return {target.name: one for target, one in zip(targets, made, strict=True)}

@@ -1,7 +1,8 @@
 """What changed between two runs: ``python -m bench compare A.json B.json``.
 
-A change counts when the ranges of both runs' rounds do not overlap and the medians differ by more than ``NOISE``; ratios to
-PgBouncer, taken within a run, are compared before absolute figures, because they survive another machine.
+Promised figures come first, most of them ratios taken within a run, since they survive another machine: each is said to agree (within
+a tenth, or because the intervals of the two runs overlap) or to differ, with a sentence for all. Of the rest a change counts when the
+ranges of both runs' rounds do not overlap and the medians differ by more than ``NOISE``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.live import table
+from bench.repeat import Pair, pairs, said
 from bench.results import Run, load
+from bench.text import reach
 
 NOISE = 0.05
 _LOWER_IS_BETTER = ("CPU", "memory", "p50", "p99", "errors", "share", ": elapsed", ": counted", ": first time")
@@ -48,17 +51,11 @@ class Change:
 
 
 def changes(before: Run, after: Run) -> Iterator[Change]:
-    """Every figure that both runs have: goals first, then figures."""
+    """Every figure of a target that both runs have."""
     for outcome in after.outcomes:
         earlier = before.find(outcome.key)
         if earlier is None:
             continue
-        goals = {goal.name: goal for goal in earlier.goals}
-        for goal in outcome.goals:
-            if (old := goals.get(goal.name)) is not None:
-                yield Change(
-                    outcome.title, goal.name, "goal", goal.unit, old.samples, goal.samples, old.value, goal.value
-                )
         for figure in outcome.figures:
             found = earlier.find(figure.metric, figure.target)
             if found is not None:
@@ -78,8 +75,6 @@ def _rows(found: Sequence[Change]) -> list[list[object]]:
     rows: list[list[object]] = [["workload", "figure", "target", "before", "after", "change", ""]]
     for change in found:
         verdict = ("better" if change.is_better else "worse") if change.is_certain else "within the rounds"
-        if change.target == "goal":
-            verdict = "changed" if change.is_certain else "within the rounds"
         moved = f"{change.factor - 1:+.0%}" if change.before_median else ""
         rows.append(
             [
@@ -92,6 +87,15 @@ def _rows(found: Sequence[Change]) -> list[list[object]]:
                 verdict,
             ]
         )
+    return rows
+
+
+def _pair_rows(found: Sequence[Pair]) -> list[list[object]]:
+    rows: list[list[object]] = [["promised", "", "before", "", "after", "", "difference", ""]]
+    for pair in found:
+        mine = [pair.before.value, reach(pair.before), pair.now.value, reach(pair.now)]
+        name = f"{pair.now.name} {pair.now.unit}".strip()
+        rows.append([pair.workload, name, *mine, f"{pair.difference:.0%}", pair.verdict])
     return rows
 
 
@@ -108,6 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         new = after.versions.get(name, after.machine.get(name, ""))
         if old != new:
             print(f"{name}: {old} → {new}")
+    held = list(pairs(after, before))
+    shown_pairs = [pair for pair in held if options.all or not pair.is_close]
+    if shown_pairs:
+        print(table(_pair_rows(shown_pairs)) + "\n")
+    print(f"{said(held)}\n")
     found = list(changes(before, after))
     shown = [change for change in found if options.all or change.is_certain]
     print(table(_rows(shown)) if shown else "no figure changed by more than its rounds differ")

@@ -1,17 +1,47 @@
-"""Whether two runs say the same: where a ratio differs by more than a tenth, its interval is widened to both, and the report says so.
+"""Whether two runs say the same: where a promised figure differs by more than a tenth, its interval is widened to both.
 
-Compared are runs of the same command, commit and machine; the run before is found where this one's figures will go.
+Held against each other automatically are runs of the same command, commit and machine; the run before is found where this one's
+figures will go. ``python -m bench compare`` holds any two.
 """
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from bench.intervals import TOLERANCE, difference, overlap
 from bench.results import Goal, Run, load
 
-TOLERANCE = 0.10
 _SAME_MACHINE = ("processor", "cores", "memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A promised figure in two runs."""
+
+    workload: str
+    now: Goal
+    before: Goal
+
+    @property
+    def difference(self) -> float:
+        return difference(self.now.value, self.before.value)
+
+    @property
+    def is_close(self) -> bool:
+        """Within the tenth that is allowed on an idle machine."""
+        return self.difference <= TOLERANCE
+
+    @property
+    def agrees(self) -> bool:
+        return self.is_close or overlap(self.now.interval, self.before.interval)
+
+    @property
+    def verdict(self) -> str:
+        if self.is_close:
+            return f"agrees within {TOLERANCE:.0%}"
+        return "agrees, intervals overlap" if self.agrees else "differs"
 
 
 def earlier_run(path: Path) -> Run | None:
@@ -29,33 +59,38 @@ def is_like(run: Run, earlier: Run) -> bool:
     return same_machine and same_commit and run.command == earlier.command
 
 
-def widen(run: Run, earlier: Run) -> None:
-    """Hold the goals of *run* against those of *earlier*; note in *run* where they do not agree, and how many do."""
-    pairs = [(goal, other) for goal, other in _pairs(run, earlier)]
-    apart = 0
-    for goal, other in pairs:
-        difference = _difference(goal, other)
-        if difference > TOLERANCE:
-            apart += 1
-            goal.earlier = list(other.samples)
-            said = f"{difference:.0%} from the run of {earlier.started}: the interval is that of both"
-            goal.note = f"{goal.note}; {said}" if goal.note else said
-    if pairs:
-        run.repeated = (
-            f"{len(pairs) - apart} of {len(pairs)} promised figures agree within {TOLERANCE:.0%} with the run of "
-            f"{earlier.started}{'; the others have their intervals widened to both runs' if apart else ''}"
-        )
-
-
-def _pairs(run: Run, earlier: Run) -> list[tuple[Goal, Goal]]:
-    found = []
+def pairs(run: Run, earlier: Run) -> Iterator[Pair]:
+    """Every promised figure that both have."""
     for outcome in run.outcomes:
         before = earlier.find(outcome.key)
         known = {(goal.name, goal.unit): goal for goal in before.goals} if before else {}
-        found += [(g, known[g.name, g.unit]) for g in outcome.goals if (g.name, g.unit) in known]
-    return found
+        for goal in outcome.goals:
+            if (other := known.get((goal.name, goal.unit))) is not None:
+                yield Pair(outcome.title, goal, other)
 
 
-def _difference(goal: Goal, other: Goal) -> float:
-    mine, theirs = goal.value, statistics.median(other.samples)
-    return abs(mine - theirs) / abs(theirs) if theirs else float(mine != theirs)
+def said(found: Sequence[Pair]) -> str:
+    """How far two runs agree, in a sentence."""
+    if not found:
+        return "the two runs have no promised figure in common"
+    close = sum(pair.is_close for pair in found)
+    overlapping = sum(pair.agrees for pair in found) - close
+    apart = len(found) - close - overlapping
+    parts = [f"{close} of {len(found)} promised figures agree within {TOLERANCE:.0%}"]
+    parts += [f"{overlapping} more because their intervals overlap"] if overlapping else []
+    parts += [f"{apart} do not agree"] if apart else []
+    return ", ".join(parts)
+
+
+def widen(run: Run, earlier: Run) -> None:
+    """Hold the goals of *run* against those of *earlier*; note in *run* where they differ, and how many do."""
+    found = list(pairs(run, earlier))
+    for pair in found:
+        if not pair.is_close:
+            goal = pair.now
+            goal.earlier = list(pair.before.samples)
+            note = f"{pair.difference:.0%} from the run of {earlier.started}: the interval is that of both"
+            goal.note = f"{goal.note}; {note}" if goal.note else note
+    if found:
+        widened = "" if all(pair.is_close for pair in found) else "; where it is not, the interval is that of both runs"
+        run.repeated = f"With the run of {earlier.started}, {said(found)}{widened}"

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from bench import charts, plots, svg
+from bench import charts, headline, plots, promises, svg
 from bench.live import figure as digits
+from bench.promises import Row
 from bench.results import LATEST, Goal, Outcome, Run, load
 from bench.style import STYLE
+from bench.text import reach
 
 _CHAPTERS = {
     "Over a distance": ("serverless", "launch", "round-trips", "pages"),
@@ -22,7 +24,7 @@ _CHAPTERS = {
     "Forwarding": ("select", "updates", "connects", "scale"),
     "Under load": ("storm", "busy", "idle", "bulk", "workers"),
 }
-_FOLDED = "round-trips"
+_FOLDED = ("Round trips (issue 3)", promises.BEYOND)
 _USUAL = ("direct", "us", "us, cached", "PgBouncer", "Pgpool-II")
 
 
@@ -46,10 +48,16 @@ def page(run: Run) -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Hyperdrive bench, {escape(run.started)}</title><style>{STYLE}</style>"
-        f"<header><div><h1>Hyperdrive, measured</h1><p class=sub>{escape(facts)}</p></div></header><main>"
-        f'<div class=bar><a href="#goals">Goals</a>{links}<a href="#how">How</a><span class=keys>{keys}</span></div>'
+        f"<header><div>{_head(run)}<p class=sub>{escape(facts)}</p></div></header><main>"
+        f'<div class=bar><a href="#goals">Targets</a>{links}<a href="#how">How</a><span class=keys>{keys}</span></div>'
         f"{_cards(run)}{_goals(run)}{body}{_how(run)}</main></html>"
     )
+
+
+def _head(run: Run) -> str:
+    said = headline.sentence(run)
+    more = f"<p class=lead>{escape(headline.setting(run))}</p>" if "×" in said else ""
+    return f"<h1>{escape(said)}</h1>{more}"
 
 
 def _machine(run: Run) -> str:
@@ -74,77 +82,62 @@ def _chapters(run: Run) -> list[tuple[str, list[Outcome]]]:
 
 def _cards(run: Run) -> str:
     """The few figures that one would tell somebody."""
-    cards = []
-    for key, where in (("serverless", ""), ("launch", ", as at the launch of Hyperdrive")):
-        outcome = run.find(key)
-        for metric, target, what in (
-            ("read", "us", "uncached read"),
-            ("write", "us", "write"),
-            ("cached read", "us, cached", "cached read"),
-        ):
-            ratios = sorted(_first_ratio(outcome, metric, target)) if outcome is not None else []
-            if ratios:
-                words = f"{what} on a new connection, against a direct one{where}"
-                cards.append((f"{digits(ratios[len(ratios) // 2])}×", "faster", words))
-        if cards:
-            break
-    goals = [goal for outcome in run.outcomes for goal in outcome.goals]
-    if goals:
-        met = sum(goal.is_met for goal in goals)
-        cards.append((f"{met}/{len(goals)}", "goals met", "each with its figure below, those that were missed too"))
     made = "".join(
-        f"<div class=card><b>{escape(big)}</b><span>{escape(what)}</span><small>{escape(more)}</small></div>"
-        for big, what, more in cards
+        f"<div class=card><b>{escape(card.big)}</b><span>{escape(card.what)}</span><small>{escape(card.more)}</small></div>"
+        for card in headline.cards(run)
     )
     return f"<div class=cards>{made}</div>" if made else ""
 
 
-def _first_ratio(outcome: Outcome, kind: str, target: str) -> list[float]:
-    metric = next((f.metric for f in outcome.figures if f.metric.endswith(f": {kind}")), "")
-    direct = metric.replace(": cached read", ": read")
-    return outcome.ratio(direct, "direct", target, under_metric=metric)
-
-
 def _goals(run: Run) -> str:
-    outcomes = [outcome for outcome in run.outcomes if outcome.goals]
-    if not outcomes:
+    found = promises.rows(run)
+    if not any(row.goal for row in found):
         return ""
-    every = [goal for outcome in outcomes for goal in outcome.goals]
-    met = sum(goal.is_met for goal in every)
-    head = "<tr><th>figure<th><th class=n>here<th class=n>rounds<th>goal<th></tr>"
-    # Many of a kind, which have their plot: behind a line to be opened.
-    folded = "".join(
-        f"<details><summary>{escape(outcome.title)}: {sum(g.is_met for g in outcome.goals)} of {len(outcome.goals)} met</summary>"
-        f"<div class=scroll><table>{head}{''.join(map(_goal, outcome.goals))}</table></div></details>"
-        for outcome in outcomes
-        if outcome.key == _FOLDED
-    )
-    body = "".join(
-        f"<tr><td class=group colspan=6>{escape(outcome.title)}</td></tr>{''.join(map(_goal, outcome.goals))}"
-        for outcome in outcomes
-        if outcome.key != _FOLDED
-    )
-    table = f"<div class=scroll><table>{head}{body}</table></div>" if body else ""
     repeated = f"<p class=sub>{escape(run.repeated)}.</p>" if run.repeated else ""
-    return f"<h2 id=goals>What was promised: {met} of {len(every)} met</h2>{repeated}{table}{folded}"
+    sections = [(name, [r for r in found if r.section == name]) for name in dict.fromkeys(r.section for r in found)]
+    # Round trips are many of a kind and have their plot; what nobody promised comes after: behind lines to be opened.
+    body = "".join(_rows_of(name, rows, is_open=name not in _FOLDED) for name, rows in sections)
+    explained = (
+        "The interval is where the figure lies with a probability of 95 %, from the rounds of this run; with one round there is none. "
+        "A verdict is uncertain where the target lies inside it."
+    )
+    head = f"<h2 id=goals>Targets: {escape(promises.summary(found))}</h2>"
+    return f"{head}{repeated}<p class=sub>{explained}</p>{body}"
 
 
-def _goal(goal: Goal) -> str:
+def _rows_of(name: str, rows: Sequence[Row], *, is_open: bool) -> str:
+    body = ""
+    for workload in dict.fromkeys(row.workload for row in rows):
+        mine = [row for row in rows if row.workload == workload]
+        body += f"<tr><td class=group colspan=6>{escape(workload)}</td></tr>"
+        body += "".join(_row(row, row.goal) for row in mine if row.goal is not None)
+        missing = ", ".join(row.name for row in mine if row.goal is None)
+        if missing:
+            body += f"<tr><td colspan=6><small>{promises.NOT_MEASURED}: {escape(missing)}</small></td></tr>"
+    opened = " open" if is_open and any(row.goal for row in rows) else ""
+    return (
+        f"<details class=targets{opened}><summary>{escape(name)}: {escape(promises.summary(rows))}</summary>"
+        f"<div class=scroll><table>{_HEAD}{body}</table></div></details>"
+    )
+
+
+_HEAD = (
+    "<colgroup><col><col style=width:134px><col style=width:76px><col style=width:136px><col style=width:214px>"
+    "<col style=width:140px></colgroup>"
+    "<tr><th>figure<th><th class=n>here<th class=n>interval<th>target<th></tr>"
+)
+
+
+def _row(row: Row, goal: Goal) -> str:
     kind = "met" if goal.is_met else "missed"
     sign = "✓" if goal.is_met else "✗"
     bullet = charts.bullet(goal.value, goal.limit, is_met=goal.is_met)
-    bound = f"{goal.bound} {goal.limit:g} {goal.unit}".strip()
     note = f"<br><small>{escape(goal.note)}</small>" if goal.earlier else ""
     return (
-        f"<tr><td>{escape(goal.name)}{note}</td><td>{bullet}</td><td class=n>{digits(float(goal.value))}</td>"
-        f"<td class=n>{_range(goal)}</td><td>{escape(bound)}</td>"
+        f"<tr><td>{escape(row.name)}{note}</td><td>{bullet}</td><td class=n>{digits(float(goal.value))}</td>"
+        f"<td class=n>{escape(reach(goal))}</td><td>{escape(row.bound)}</td>"
         f'<td><b class="{kind}">{sign} {escape(goal.verdict)}</b></td></tr>'
     )
-
-
-def _range(goal: Goal) -> str:
-    low, high = goal.interval
-    return f"{digits(float(low))} – {digits(float(high))}" if low != high else ""
 
 
 def _section(outcome: Outcome) -> str:

@@ -1,19 +1,22 @@
 """What a run found: figures, goals and the machine, as JSON and back.
 
 A figure is one metric of one target in one workload, with the value of every round, so that whoever reads it can see the spread. A
-goal compares figures of the same run; a ratio is taken round by round, since rounds of different targets lie next to each other.
+goal compares figures of the same run; a ratio is taken round by round, since rounds of different targets lie next to each other, and
+judged by the interval that the rounds give.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-SCHEMA = 2
+from bench.intervals import Interval, interval, is_wide, union
+
+SCHEMA = 3
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 Bound = Literal["at most", "at least"]
@@ -63,20 +66,29 @@ class Goal:
         return self.value <= self.limit if self.bound == "at most" else self.value >= self.limit
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """From the lowest to the highest round, also of the earlier run where the two do not agree."""
-        known = [*self.samples, *self.earlier]
-        return min(known), max(known)
+    def interval(self) -> Interval:
+        """In which the figure lies, as far as the rounds tell; that of both runs where an earlier one does not agree."""
+        mine = interval(self.samples)
+        return union(mine, interval(self.earlier)) if self.earlier else mine
 
     @property
     def is_certain(self) -> bool:
-        """Every round says the same."""
-        known = [*self.samples, *self.earlier]
-        return len({(s <= self.limit) if self.bound == "at most" else (s >= self.limit) for s in known}) == 1
+        """Whether the whole interval is on one side of the limit."""
+        low, high = self.interval
+        return (
+            high <= self.limit or low > self.limit
+            if self.bound == "at most"
+            else low >= self.limit or high < self.limit
+        )
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether another run might well differ by more than is promised."""
+        return is_wide(self.value, self.interval)
 
     @property
     def verdict(self) -> str:
-        return ("met" if self.is_met else "missed") + ("" if self.is_certain else ", rounds disagree")
+        return ("met" if self.is_met else "missed") + ("" if self.is_certain else ", uncertain")
 
 
 @dataclass(slots=True)
@@ -91,6 +103,8 @@ class Outcome:
     skipped: list[str] = field(default_factory=list)
     seconds: float = 0.0
     """How long it took."""
+    expected: float = 0.0
+    """How long it ought to have taken on two quiet cores."""
 
     def add(self, metric: str, target: str, unit: str, value: float, **detail: list[float]) -> None:
         """Add one round's value."""
@@ -131,6 +145,8 @@ class Run:
     versions: dict[str, str]
     outcomes: list[Outcome] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    distance: str = ""
+    """How far the origin was, where a workload is about distance."""
     repeated: str = ""
     """How far this run and an earlier one like it agree."""
     schema: int = SCHEMA
@@ -138,14 +154,15 @@ class Run:
     def find(self, key: str) -> Outcome | None:
         return next((outcome for outcome in self.outcomes if outcome.key == key), None)
 
-    def save(self, path: Path = LATEST) -> None:
-        """Write it as JSON; medians and verdicts are written along for readers that do not want to compute."""
-        plain = asdict(self)
+    def save(self, path: Path = LATEST, targets: Sequence[Mapping[str, object]] = ()) -> None:
+        """Write it as JSON; medians, intervals, verdicts and *targets* are written along for readers that do not want to compute."""
+        plain = asdict(self) | {"targets": list(targets)}
         for outcome, source in zip(plain["outcomes"], self.outcomes, strict=True):
             for entry, figure in zip(outcome["figures"], source.figures, strict=True):
                 entry |= {"median": figure.median, "spread": round(figure.spread, 4)}
             for entry, goal in zip(outcome["goals"], source.goals, strict=True):
-                entry |= {"value": goal.value, "verdict": goal.verdict}
+                low, high = goal.interval
+                entry |= {"value": goal.value, "low": low, "high": high, "verdict": goal.verdict}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(plain, indent=1) + "\n")
 
@@ -157,6 +174,9 @@ def quantiles(values: Sequence[float], points: int = 50) -> list[float]:
     return [values[min(len(values) - 1, int((i + 0.5) / points * len(values)))] for i in range(points)]
 
 
+_WRITTEN_ALONG = {"median", "spread", "value", "low", "high", "verdict"}
+
+
 def load(path: Path) -> Run:
     """Read what ``save`` wrote.
 
@@ -166,11 +186,10 @@ def load(path: Path) -> Run:
     plain: dict[str, Any] = json.loads(path.read_text())
     if plain.get("schema") != SCHEMA:
         raise ValueError(f"{path} is of schema {plain.get('schema')}, this program reads {SCHEMA}")
+    plain.pop("targets", None)
     outcomes = []
     for entry in plain.pop("outcomes"):
-        figures = [
-            Figure(**{k: v for k, v in f.items() if k not in ("median", "spread")}) for f in entry.pop("figures")
-        ]
-        goals = [Goal(**{k: v for k, v in g.items() if k not in ("value", "verdict")}) for g in entry.pop("goals")]
+        figures = [Figure(**{k: v for k, v in f.items() if k not in _WRITTEN_ALONG}) for f in entry.pop("figures")]
+        goals = [Goal(**{k: v for k, v in g.items() if k not in _WRITTEN_ALONG}) for g in entry.pop("goals")]
         outcomes.append(Outcome(**entry, figures=figures, goals=goals))
     return Run(**plain, outcomes=outcomes)

@@ -11,6 +11,7 @@ STYLE = """
 body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.6 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main,header>div{max-width:1000px;margin:0 auto;padding:0 24px}main{padding-bottom:80px}
 header{padding:44px 0 8px}h1{font-size:30px;letter-spacing:-.02em;margin:0 0 4px}
+h1{max-width:22ch;line-height:1.15;font-size:40px}.lead{font-size:18px;margin:8px 0 10px}
 h2{font-size:22px;letter-spacing:-.01em;margin:56px 0 4px;padding-top:22px;border-top:2px solid var(--ink)}
 h3{font-size:17px;margin:34px 0 4px}
 p{margin:4px 0 14px;max-width:80ch}.sub,small,.tick{color:var(--faint)}.sub{font-size:13px}
@@ -43,6 +44,8 @@ rect.missed{fill:var(--bad)}.goal{stroke:var(--ink);stroke-width:1.5}
 th,td{text-align:left;padding:6px 14px 6px 0;border-bottom:1px solid var(--rule);vertical-align:top}th{color:var(--faint);font-weight:500}
 td.group{font-weight:600;padding-top:14px}.n{text-align:right;white-space:nowrap}
 b.met{color:var(--good)}b.missed{color:var(--bad)}b.met,b.missed{white-space:nowrap;font-weight:600}
+details.targets{margin:0 0 18px}details.targets>summary{color:var(--ink);font-size:16px;font-weight:600;padding:8px 0}
+details.targets table{table-layout:fixed;min-width:820px}
 details{margin:8px 0}summary{cursor:pointer;color:var(--faint);font-size:13px}
 ul{padding-left:20px;font-size:13.5px;color:var(--faint)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 18px;font-size:13px}dt{color:var(--faint)}dd{margin:0;overflow-wrap:anywhere}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -34,16 +38,18 @@ from hyperdrive.localserver import LocalServer
 
 AWAY = Link(40.0)
 HUNDRED = Link(50.0)
+LEAST_ROUNDS = 2
+"""However late it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long and how often."""
 
-    seconds: float = 2.0
-    """Of one round of one target."""
-    rounds: int = 3
-    """Of what is promised; the rest gets two at most."""
+    seconds: float = 1.0
+    """Of one round of one target: short and many, since what disturbs a machine comes and goes."""
+    rounds: int = 5
+    """Of what is promised and close."""
     idle_clients: int = 10_000
     busy_clients: int = 2_000
     storm_clients: int = 500
@@ -57,11 +63,18 @@ class Plan:
     """Of each operation over a distance, after the first."""
     requests: int = 5
     """Requests on new connections over a distance, of each kind."""
+    limit_seconds: float = math.inf
+    """So long the whole run may take; what has no time left is left out, with a line."""
     is_thorough: bool = True
     """Measure every protocol and driver; otherwise one of each."""
 
     @property
     def few(self) -> int:
+        """Rounds of what is promised and far from its limit: enough for an interval."""
+        return min(3, self.rounds)
+
+    @property
+    def shown(self) -> int:
         """Rounds of what is shown and not promised."""
         return min(2, self.rounds)
 
@@ -69,14 +82,15 @@ class Plan:
 QUICK = Plan(
     seconds=1.0,
     rounds=1,
-    idle_clients=2_000,
+    idle_clients=1_000,
     busy_clients=500,
     storm_clients=200,
     pin=False,
     link=Link(10.0),
     trips_link=Link(10.0),
-    requests=2,
+    requests=1,
     repeats=1,
+    limit_seconds=108.0,
     is_thorough=False,
 )
 FULL = Plan()
@@ -91,6 +105,8 @@ class Suite:
     origin: LocalServer
     targets: list[Target]
     skipped: list[str] = field(default_factory=list)
+    late_after: float = math.inf
+    """When, on ``time.monotonic``, the machine is known to be busy: no further rounds begin beyond the first few."""
     _stack: ExitStack = field(default_factory=ExitStack)
     _started: dict[tuple[Target, int], Running] = field(default_factory=dict)
     _away: dict[Tls | None, Distance] = field(default_factory=dict)
@@ -101,6 +117,11 @@ class Suite:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.live.now("ending what was started")
+        for running in self._started.values():
+            for pid in running.roots:  # all at once; then one waits for each
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGTERM)
         self._stack.close()
 
     @property
@@ -133,19 +154,31 @@ class Suite:
         What does not start is left out, with a line.
         """
         address = origin or self.address
-        found = []
-        for target in targets:
-            key = (target, address.port)
-            if key not in self._started:
-                self.live.now(f"starting {target.name}")
-                try:
-                    self._started[key] = self._stack.enter_context(target.start(address))
-                except (Missing, RuntimeError) as reason:
-                    self.skip(_why(target, reason))
-                    continue
-                self._await_cache(target, self._started[key])
-            found.append(self._started[key])
-        return found
+        new = [target for target in targets if (target, address.port) not in self._started]
+        if new:
+            self.live.now(f"starting {', '.join(target.name for target in new)}")
+            with ThreadPoolExecutor(len(new)) as pool:
+                for target, outcome in zip(new, pool.map(lambda one: self._begin(one, address), new), strict=True):
+                    self._keep(target, address, outcome)
+        return [self._started[target, address.port] for target in targets if (target, address.port) in self._started]
+
+    def _begin(self, target: Target, address: Address) -> _Begun | Missing | RuntimeError:
+        """Start it, and wait until it is ready; in a thread."""
+        context = target.start(address)
+        try:
+            running = context.__enter__()
+        except (Missing, RuntimeError) as reason:
+            return reason
+        return _Begun(context, running, await_hits(running) if _has_cache(target) else None)
+
+    def _keep(self, target: Target, address: Address, outcome: _Begun | Missing | RuntimeError) -> None:
+        if not isinstance(outcome, _Begun):
+            self.skip(_why(target, outcome))
+            return
+        self._stack.push(outcome.context)
+        self._started[target, address.port] = outcome.running
+        if outcome.no_hit is not None:
+            self.skip(f"{target.name}: no hit in time, {outcome.no_hit}")
 
     @contextmanager
     def alone(self, target: Target, origin: Address) -> Iterator[Running | None]:
@@ -162,7 +195,7 @@ class Suite:
             yield running
 
     def _await_cache(self, target: Target, running: Running) -> None:
-        if isinstance(target, Us) and target.cache:
+        if _has_cache(target):
             self.live.now(f"{target.name}: waiting for the first hit")
             if (reason := await_hits(running)) is not None:
                 self.skip(f"{target.name}: no hit in time, {reason}")
@@ -187,12 +220,29 @@ class Suite:
         """Rounds over all targets, told about; every round begins with another, so that none always has the quiet moment."""
         self.live.board = lambda: text.figures(outcome)
         for number in range(rounds):
+            if number >= LEAST_ROUNDS and time.monotonic() > self.late_after:
+                self.live.where = ""
+                outcome.skipped.append(f"rounds beyond {number} of {rounds}{label}: the machine is busy, time is over")
+                return
             shift = number % max(1, len(running))
             for target in [*running[shift:], *running[:shift]]:
                 self.live.where = f"{outcome.title}{label}, {target.name}, round {number + 1}/{rounds}"
                 self.live.now("…")
                 yield number, target
         self.live.where = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A target that was started; *no_hit* says why its cache is not ready."""
+
+    context: AbstractContextManager[Running]
+    running: Running
+    no_hit: str | None
+
+
+def _has_cache(target: Target) -> bool:
+    return isinstance(target, Us) and bool(target.cache)
 
 
 def _why(target: Target, reason: Exception) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from bench.live import table
-from bench.results import Outcome
+from bench.live import figure, table
+from bench.results import Goal, Outcome
 
 SLACK = 0.5
 """In parts of a round trip: what computing takes on a busy machine."""
+
+
+def reach(goal: Goal) -> str:
+    """The interval of a promised figure; empty where the rounds give none."""
+    low, high = goal.interval
+    return f"{figure(float(low))} – {figure(float(high))}" if low != high else ""
 
 
 def figures(outcome: Outcome) -> str:
@@ -15,12 +21,12 @@ def figures(outcome: Outcome) -> str:
         return ""
     if outcome.key == "round-trips":
         return table(rows_of_trips(outcome))
-    targets = list(dict.fromkeys(figure.target for figure in outcome.figures))
+    targets = list(dict.fromkeys(f.target for f in outcome.figures))
     rows: list[list[object]] = [["", *targets, "spread"]]
-    for metric, unit in dict.fromkeys((figure.metric, figure.unit) for figure in outcome.figures):
+    for metric, unit in dict.fromkeys((f.metric, f.unit) for f in outcome.figures):
         found = [outcome.find(metric, target) for target in targets]
-        spread = max(figure.spread for figure in found if figure is not None)
-        cells = [figure.median if figure is not None else "" for figure in found]
+        spread = max(one.spread for one in found if one is not None)
+        cells = [one.median if one is not None else "" for one in found]
         rows.append([f"{metric} {unit}".strip(), *cells, f"±{spread:.0%}" if spread else ""])
     return table(rows)
 
@@ -28,7 +34,7 @@ def figures(outcome: Outcome) -> str:
 def rows_of_trips(outcome: Outcome) -> list[list[object]]:
     """Operations by targets: round trips by time, in brackets as counted; then the goals."""
     names = list(dict.fromkeys(f.metric.rpartition(": ")[0] for f in outcome.figures))
-    targets = list(dict.fromkeys(figure.target for figure in outcome.figures))
+    targets = list(dict.fromkeys(f.target for f in outcome.figures))
     goals = {goal.name: goal for goal in outcome.goals}
     made: list[list[object]] = [["operation", *targets, "goal", "", "cached", ""]]
     for name in names:

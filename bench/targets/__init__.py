@@ -15,7 +15,7 @@ from bench.targets.base import (
     free_port,
 )
 from bench.targets.others import Odyssey, PgCat, PgDog
-from bench.targets.ours import CACHED, US, Direct, Floor, Us, knows
+from bench.targets.ours import CACHED, SHORT_SCRAM, US, Direct, Floor, Us, knows, short_scram
 from bench.targets.poolers import PgBouncer, Pgpool
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "HOST",
     "MAX_CLIENTS",
     "POOL_SIZE",
+    "SHORT_SCRAM",
     "US",
     "USER",
     "Address",
@@ -42,4 +43,5 @@ __all__ = [
     "end",
     "free_port",
     "knows",
+    "short_scram",
 ]

@@ -71,7 +71,7 @@ class Running:
         if self.given:
             return self.given
         login = quote(self.user, safe="") + (f":{quote(self.password, safe='')}" if self.password else "")
-        mode = "?sslmode=require" if self.tls else ""
+        mode = "?sslmode=require" if self.tls else self.traits.get("asked", "")
         return f"postgresql://{login}@{self.host}:{self.port}/{quote(self.database, safe='')}{mode}"
 
     @property

@@ -6,65 +6,13 @@ said, and costs nobody else's figures.
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from bench.targets.base import (
-    HOST,
-    MAX_CLIENTS,
-    POOL_SIZE,
-    Address,
-    Missing,
-    Running,
-    Target,
-    daemon,
-    directory,
-    find,
-    free_port,
-)
+from bench.targets.base import HOST, MAX_CLIENTS, Address
+from bench.targets.foreign import Foreign
 
 
-class _Foreign(Target):
-    """A pooler with one configuration file."""
-
-    program_name = ""
-    how = ""
-    version_flag = "--version"
-
-    def __init__(self) -> None:
-        self.program = find(self.program_name)
-
-    def version(self) -> str:
-        if self.program is None:
-            raise Missing(f"{self.name}: not installed; {self.how}")
-        done = subprocess.run([self.program, self.version_flag], capture_output=True, text=True, check=False)
-        words = (done.stdout + done.stderr).split()
-        return next((word.strip("v,") for word in words if word.strip("v,")[:1].isdigit()), "unknown")
-
-    def command(self, origin: Address, port: int, place: Path, pool_size: int) -> list[str]:
-        """Write the configuration into *place*; return how the program is started on it."""
-        raise NotImplementedError
-
-    @contextmanager
-    def start(self, origin: Address, *, pool_size: int = POOL_SIZE, workers: int = 1) -> Iterator[Running]:
-        self.version()
-        port = free_port()
-        with directory() as place:
-            command = self.command(origin, port, place, pool_size)
-            with daemon(command, port, place) as pid:
-                yield Running(
-                    self.name,
-                    port,
-                    (pid,),
-                    user=origin.user,
-                    password=origin.password,
-                    database=origin.database,
-                )
-
-
-class Odyssey(_Foreign):
+class Odyssey(Foreign):
     """Yandex's Odyssey in transaction mode."""
 
     name = "Odyssey"
@@ -105,7 +53,7 @@ listen {{
         return [self.program or "", str(path)]
 
 
-class PgCat(_Foreign):
+class PgCat(Foreign):
     """PgCat in transaction mode."""
 
     name = "PgCat"
@@ -137,7 +85,7 @@ servers = [["{origin.host}", {origin.port}, "primary"]]
         return [self.program or "", str(path)]
 
 
-class PgDog(_Foreign):
+class PgDog(Foreign):
     """PgDog in transaction mode."""
 
     name = "PgDog"

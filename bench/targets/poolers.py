@@ -5,69 +5,36 @@ Clients log in as they do at the origin: with a password by SCRAM-SHA-256, witho
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
-from bench.targets.base import (
-    HOST,
-    MAX_CLIENTS,
-    POOL_SIZE,
-    Address,
-    Missing,
-    Running,
-    Target,
-    daemon,
-    directory,
-    find,
-    free_port,
-    own,
-)
+from bench.targets.base import HOST, MAX_CLIENTS, Address, free_port
+from bench.targets.foreign import Foreign, lines
+from hyperdrive.testing.certs import Authority
 
 
-class PgBouncer(Target):
+class PgBouncer(Foreign):
     """PgBouncer in transaction mode; prepared statements where its version has them."""
 
     name = "PgBouncer"
-
-    def __init__(self) -> None:
-        self.program = find("pgbouncer")
-
-    def version(self) -> str:
-        if self.program is None:
-            raise Missing("PgBouncer: not installed; apt-get install pgbouncer, brew install pgbouncer")
-        done = subprocess.run([self.program, "--version"], capture_output=True, text=True, check=True)
-        return done.stdout.split()[1]
+    program_name = "pgbouncer"
+    how = "apt-get install pgbouncer, brew install pgbouncer"
 
     @property
     def keeps_statements(self) -> bool:
         """Named prepared statements work in transaction mode: since 1.21."""
         return tuple(int(part) for part in self.version().split(".")[:2]) >= (1, 21)
 
-    @contextmanager
-    def start(self, origin: Address, *, pool_size: int = POOL_SIZE, workers: int = 1) -> Iterator[Running]:
-        self.version()
-        assert self.program is not None
-        port = free_port()
-        with directory() as place:
-            users = place / "users.txt"
-            users.write_text(f'"{origin.user}" "{origin.password or ""}"\n')
-            lines = ["[databases]", f"* = host={origin.host} port={origin.port}", "[pgbouncer]"]
-            lines += _lines(self._settings(origin, port, users, pool_size))
-            path = place / "pgbouncer.ini"
-            path.write_text("\n".join(lines) + "\n")
-            traits = {"statements": "yes" if self.keeps_statements else "no"}
-            with daemon([self.program, "-q", str(path)], port, place) as pid:
-                yield Running(
-                    self.name,
-                    port,
-                    (pid,),
-                    traits,
-                    user=origin.user,
-                    password=origin.password,
-                    database=origin.database,
-                )
+    @property
+    def traits(self) -> Mapping[str, str]:
+        return {"statements": "yes" if self.keeps_statements else "no"}
+
+    def command(self, origin: Address, port: int, place: Path, pool_size: int) -> list[str]:
+        users, path = place / "users.txt", place / "pgbouncer.ini"
+        users.write_text(f'"{origin.user}" "{origin.password or ""}"\n')
+        head = ["[databases]", f"* = host={origin.host} port={origin.port}", "[pgbouncer]"]
+        path.write_text("\n".join(head + lines(self._settings(origin, port, users, pool_size))) + "\n")
+        return [self.program or "", "-q", str(path)]
 
     def _settings(self, origin: Address, port: int, users: Path, pool_size: int) -> Mapping[str, object]:
         settings: dict[str, object] = {
@@ -90,42 +57,44 @@ class PgBouncer(Target):
         return settings
 
 
-class Pgpool(Target):
+class Pgpool(Foreign):
     """Pgpool-II in raw mode with its query cache in shared memory; each of its processes serves one client at a time."""
 
     name = "Pgpool-II"
+    program_name = "pgpool"
+    how = "apt-get install pgpool2"
     CHILDREN = 80
     MAX_AGE = 60
 
-    def __init__(self) -> None:
-        self.program = find("pgpool")
+    @property
+    def traits(self) -> Mapping[str, str]:
+        # Where it speaks TLS with the origin it offers TLS to clients as well, who shall not take it: the others do not.
+        return {"clients": f"{self.CHILDREN - 4}", "asked": "?sslmode=disable"}
 
-    def version(self) -> str:
-        if self.program is None:
-            raise Missing("Pgpool-II: not installed; apt-get install pgpool2")
-        done = subprocess.run([self.program, "--version"], capture_output=True, text=True, check=True)
-        return (done.stdout + done.stderr).split()[2]
+    def command(self, origin: Address, port: int, place: Path, pool_size: int) -> list[str]:
+        (place / "oids").mkdir()
+        (place / "pcp.conf").touch()
+        settings = self._settings(origin, port, place) | self._login(origin, place) | self._tls(origin, place)
+        path, hba = place / "pgpool.conf", place / "pool_hba.conf"
+        path.write_text("\n".join(lines(settings)) + "\n")
+        return [self.program or "", "-n", "-f", str(path), "-F", str(place / "pcp.conf"), "-a", str(hba), "-D"]
 
-    @contextmanager
-    def start(self, origin: Address, *, pool_size: int = POOL_SIZE, workers: int = 1) -> Iterator[Running]:
-        self.version()
-        assert self.program is not None
-        if origin.tls or origin.password:
-            raise Missing("Pgpool-II: with TLS and passwords it wants keys of its own; measured without")
-        port = free_port()
-        with directory() as place:
-            own(place)
-            path = place / "pgpool.conf"
-            path.write_text("\n".join(_lines(self._settings(origin, port, place))) + "\n")
-            (place / "pcp.conf").touch()
-            (place / "oids").mkdir()
-            own(place / "oids")
-            command = [self.program, "-n", "-f", str(path), "-F", str(place / "pcp.conf"), "-D"]
-            with daemon(command, port, place) as pid:
-                traits = {"clients": f"{self.CHILDREN - 4}"}
-                yield Running(self.name, port, (pid,), traits, user=origin.user, database=origin.database)
+    def _login(self, origin: Address, place: Path) -> dict[str, object]:
+        """With a password: SCRAM on both sides, for which it wants the password in a file of its own."""
+        (place / "pool_hba.conf").write_text(f"host all all {HOST}/32 scram-sha-256\n")
+        passwords = place / "pool_passwd"
+        passwords.write_text(f"{origin.user}:TEXT{origin.password}\n" if origin.password else "")
+        return {"enable_pool_hba": "on" if origin.password else "off", "pool_passwd": f"'{passwords}'"}
 
-    def _settings(self, origin: Address, port: int, place: Path) -> Mapping[str, object]:
+    def _tls(self, origin: Address, place: Path) -> dict[str, object]:
+        """It asks the origin for TLS only where it could offer TLS itself."""
+        if not origin.tls:
+            return {}
+        files = Authority(place).server()
+        Path(files.key).chmod(0o600)
+        return {"ssl": "on", "ssl_cert": f"'{files.cert}'", "ssl_key": f"'{files.key}'"}
+
+    def _settings(self, origin: Address, port: int, place: Path) -> dict[str, object]:
         return {
             "backend_clustering_mode": "'raw'",
             "backend_hostname0": f"'{origin.host}'",
@@ -151,7 +120,3 @@ class Pgpool(Target):
             "memqcache_auto_cache_invalidation": "on",
             "memqcache_oiddir": f"'{place}/oids'",
         }
-
-
-def _lines(settings: Mapping[str, object]) -> list[str]:
-    return [f"{key} = {value}" for key, value in settings.items()]

@@ -25,7 +25,7 @@ def drivers(suite: Suite) -> Outcome:
         f"One read by primary key, prepared, on {CLIENTS} connections of each driver. A target that cannot keep statements gets them "
         "unprepared, as its manual says.",
     )
-    running = suite.running(suite.usual)
+    running = suite.running(suite.usual if suite.plan.is_thorough else suite.forwarders)
     for program in (PSYCOPG, ASYNCPG, NODE_POSTGRES) if suite.plan.is_thorough else (ASYNCPG,):
         if (reason := program.missing()) is not None:
             outcome.skipped.append(f"{program.name}: {reason}")

@@ -40,7 +40,7 @@ def hits(suite: Suite) -> Outcome:
         targets.append(Floor())
     running = suite.running(targets)
     with scripts(HIT) as (script,):
-        for mode in HIT_GOALS:
+        for mode in HIT_GOALS if suite.plan.is_thorough else ("simple",):
             load = Load(["-M", mode, "-f", script], CLIENTS, f", {mode}")
             rounds.warm(suite, _caches(running), load)
             rounds.measure(suite, outcome, running, load)
@@ -75,7 +75,7 @@ def aggregate(suite: Suite) -> Outcome:
         "a cached aggregate",
         f"count and sum over {FACTS:,} rows, ten different ones, {CLIENTS} clients of pgbench, simple protocol.",
     )
-    running = suite.running(suite.targets)
+    running = suite.running([t for t in suite.targets if suite.plan.is_thorough or t.name in ("direct", CACHED)])
     with scripts(HEAVY) as (script,):
         load = Load(["-f", script], CLIENTS, rounds=suite.plan.few)
         rounds.warm(suite, _caches(running), load)

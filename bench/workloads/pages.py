@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from bench.actors import DJANGO, SQLALCHEMY, ActFailed, Actor, Program, actor
+from bench.actors import DJANGO, SQLALCHEMY, ActFailed, Actor, Program, actors
 from bench.results import Outcome
 from bench.suite import Suite
 from bench.targets import Running
@@ -23,7 +23,7 @@ def pages(suite: Suite) -> Outcome:
         "hot page always of the same.",
     )
     programs = []
-    for program in (SQLALCHEMY, DJANGO):
+    for program in (SQLALCHEMY, DJANGO) if suite.plan.is_thorough else (SQLALCHEMY,):
         if (reason := program.missing()) is None:
             programs.append(program)
         else:
@@ -36,20 +36,24 @@ def pages(suite: Suite) -> Outcome:
 
 def _measure(suite: Suite, outcome: Outcome, program: Program, running: Sequence[Running]) -> None:
     with ExitStack() as stack:
-        actors: dict[str, Actor] = {}
-        for target in running:
-            suite.live.now(f"{program.name} through {target.name}, warming up")
-            made = stack.enter_context(actor(program, target))
-            try:
-                for _ in range(2):
-                    made.ask("page 0")
-                    made.ask("page 1")
-                actors[target.name] = made
-            except ActFailed as error:
-                outcome.skipped.append(f"{target.name}, {program.name}: {error}")
-        able = [target for target in running if target.name in actors]
-        rounds = max(2, suite.plan.requests // 2)
+        suite.live.now(f"starting {program.name}")
+        asked = actors(stack, program, running)
+        able = [target for target in running if _warm(suite, outcome, program, target, asked[target.name])]
+        rounds = suite.plan.shown if suite.plan.is_thorough else 1
         for _, target in suite.interleaved(outcome, able, rounds, f", {program.name}"):
             for name, act in (("page", "page 0"), ("hot page", "page 1")):
-                took = float(actors[target.name].ask(act)["seconds"]) * 1000
+                took = float(asked[target.name].ask(act)["seconds"]) * 1000
                 outcome.add(f"{program.name}: {name}", target.name, "ms", took, latencies=[took])
+
+
+def _warm(suite: Suite, outcome: Outcome, program: Program, target: Running, asked: Actor) -> bool:
+    """Pages that nobody measures, so that the program, pools and caches are warm; whether the target can at all."""
+    suite.live.now(f"{program.name} through {target.name}, warming up")
+    try:
+        for _ in range(2):
+            asked.ask("page 0")
+            asked.ask("page 1")
+    except ActFailed as error:
+        outcome.skipped.append(f"{target.name}, {program.name}: {error}")
+        return False
+    return True

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from bench.actors import ASYNCPG, NODE_POSTGRES, PSYCOPG, ActFailed, Actor, Program, actor
+from bench.actors import ASYNCPG, NODE_POSTGRES, PSYCOPG, ActFailed, Actor, Program, actors
 from bench.origin import ITEMS
 from bench.results import Outcome
-from bench.suite import Suite
-from bench.targets import CACHED, US, Running
+from bench.suite import Plan, Suite
+from bench.targets import CACHED, SHORT_SCRAM, US, Pgpool, Running, Target, Us, knows, short_scram
 
 GOAL_DELAY_MS = 40.0
 """One way: nearer than that, what computing takes is no longer small beside it, and nothing was promised."""
@@ -58,12 +58,15 @@ def serverless(suite: Suite) -> Outcome:
         "at the proxies, which stand beside the program. A read is of another row each time, a cached read always of the same.",
     )
     programs = [program for program in (PSYCOPG, ASYNCPG, NODE_POSTGRES) if _usable(outcome, program)]
-    running = suite.running(suite.usual, suite.far().address)
+    running = suite.running([*suite.usual, *_short(suite)], suite.far().address)
+    pgpool = suite.running(_pgpool(suite), suite.far().address)
     for program in programs if suite.plan.is_thorough else programs[:1]:
-        more = IN_TRANSACTION if program is PSYCOPG else ()
-        _measure(suite, outcome, program, running, (*REQUESTS, *more))
+        if program is PSYCOPG:
+            _measure(suite, outcome, program, [*running, *pgpool], (*REQUESTS, *IN_TRANSACTION))
+        else:
+            _measure(suite, outcome, program, running, REQUESTS)
     for program in programs:
-        _promise(suite, outcome, program)
+        _promise(suite.plan, outcome, program)
     return outcome
 
 
@@ -77,10 +80,23 @@ def launch(suite: Suite) -> Outcome:
         "for cached reads, 6 to 8 for uncached reads and for writes.",
     )
     program = NODE_POSTGRES if NODE_POSTGRES.missing() is None else PSYCOPG
-    running = suite.running(suite.usual, suite.far(tls="1.2").address)
+    # One of us does where time is short: with the cache it forwards a read of another row like the one without.
+    usual = [target for target in suite.usual if suite.plan.is_thorough or target.name != US]
+    running = suite.running([*usual, *_short(suite)], suite.far(tls="1.2").address)
     _measure(suite, outcome, program, running, REQUESTS)
-    _promise(suite, outcome, program)
+    _promise(suite.plan, outcome, program)
     return outcome
+
+
+def _short(suite: Suite) -> list[Target]:
+    """Us once more, without what the clients compute to log in; full runs only, since it is one more of everything."""
+    ours = any(isinstance(target, Us) and knows(target.root, "--scram-iterations") for target in suite.targets)
+    return [short_scram()] if ours and suite.plan.is_thorough else []
+
+
+def _pgpool(suite: Suite) -> list[Target]:
+    """Pgpool-II, for one driver: it keeps a connection for each of its processes, so most requests make one."""
+    return [target for target in suite.targets if target.name == Pgpool.name and suite.plan.is_thorough]
 
 
 def _usable(outcome: Outcome, program: Program) -> bool:
@@ -94,19 +110,21 @@ def _measure(
     suite: Suite, outcome: Outcome, program: Program, running: Sequence[Running], requests: Sequence[Request]
 ) -> None:
     with ExitStack() as stack:
-        actors = {target.name: stack.enter_context(actor(program, target)) for target in running}
-        able = [t for t in running if _warm(suite, outcome, program, t, actors[t.name], requests)]
+        asked = actors(stack, program, running)
+        able = [t for t in running if _warm(suite, outcome, program, t, asked[t.name], requests)]
         for _, target in suite.interleaved(outcome, able, suite.plan.requests, f", {program.name}"):
             for request in _for(target, requests):
-                seconds = _ask(actors[target.name], request)
+                seconds = _ask(asked[target.name], request)
                 outcome.add(
                     f"{program.name}: {request.name}", target.name, "ms", seconds * 1000, latencies=[seconds * 1000]
                 )
 
 
 def _for(target: Running, requests: Sequence[Request]) -> Sequence[Request]:
-    """Which key is read matters to nobody but the cache."""
-    return (*requests, CACHED_READ) if target.name == CACHED else requests
+    """Which key is read matters to nobody but the caches; one that mostly connects itself is slow, and shows it in reads."""
+    if target.name == Pgpool.name:
+        return (READ, CACHED_READ)
+    return (*requests, CACHED_READ) if target.name in (CACHED, SHORT_SCRAM) else requests
 
 
 def _ask(asked: Actor, request: Request) -> float:
@@ -121,7 +139,7 @@ def _warm(
     suite.live.now(f"{program.name} through {target.name}, warming up")
     try:
         for request in _for(target, requests) if target.roots else requests[:1]:
-            for _ in range(WARM_REQUESTS if target.roots else 1):
+            for _ in range(WARM_REQUESTS if target.roots and target.name != Pgpool.name else 1):
                 _ask(asked, request)
     except ActFailed as error:
         outcome.skipped.append(f"{target.name}, {program.name}: {error}")
@@ -129,15 +147,19 @@ def _warm(
     return True
 
 
-def _promise(suite: Suite, outcome: Outcome, program: Program) -> None:
-    if suite.plan.link.delay_ms < GOAL_DELAY_MS:
+def _promise(plan: Plan, outcome: Outcome, program: Program) -> None:
+    if plan.link.delay_ms < GOAL_DELAY_MS:
         return
     for request, target, limit in (
         (READ, US, UNCACHED_GOAL),
         (WRITE, US, UNCACHED_GOAL),
         (CACHED_READ, CACHED, CACHED_GOAL),
+        (READ, SHORT_SCRAM, UNCACHED_GOAL),
+        (WRITE, SHORT_SCRAM, UNCACHED_GOAL),
+        (CACHED_READ, SHORT_SCRAM, CACHED_GOAL),
     ):
         what = request.name if request is CACHED_READ else f"uncached {request.name}"
+        what += SHORT_SCRAM.removeprefix(CACHED) if target == SHORT_SCRAM else ""
         direct = READ if request is CACHED_READ else request
         ratio = outcome.ratio(
             f"{program.name}: {direct.name}", "direct", target, under_metric=f"{program.name}: {request.name}"

@@ -20,7 +20,7 @@ def storm(suite: Suite) -> Outcome:
     if (reason := ASYNCPG.missing()) is not None:
         outcome.skipped.append(f"asyncpg: {reason}")
         return outcome
-    for _, target in suite.interleaved(outcome, suite.running(suite.usual), suite.plan.few):
+    for _, target in suite.interleaved(outcome, suite.running(suite.usual), suite.plan.shown):
         _round(outcome, target, clients)
     found = outcome.find("errors", "us")
     outcome.promise("errors", "at most", 0, "", found.samples if found else [])

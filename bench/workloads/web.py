@@ -42,13 +42,20 @@ def scripts(*texts: str) -> Iterator[list[str]]:
 def _near_and_far(
     suite: Suite, outcome: Outcome, variants: Mapping[str, Sequence[str]], near: Sequence[Target]
 ) -> None:
-    """Each variant of pgbench's arguments, on this machine and over the distance."""
-    for label, arguments in variants.items():
-        load = Load(arguments, CLIENTS, f"{label}, near", rounds=suite.plan.few if near is suite.targets else 1)
+    """Each variant of pgbench's arguments, on this machine and over the distance; without *near* only the latter."""
+    for label, arguments in variants.items() if near else ():
+        load = Load(arguments, CLIENTS, f"{label}, near", rounds=1)
         rounds.measure(suite, outcome, suite.running(near), load)
     away = suite.far(tls=None)
     for label, arguments in variants.items():
-        load = Load(arguments, CLIENTS, f"{label}, far", rounds=1, is_settled=True)
+        load = Load(
+            arguments,
+            CLIENTS,
+            f"{label}, far",
+            rounds=1,
+            is_settled=True,
+            seconds=suite.plan.seconds * (2 if near else 1),
+        )
         rounds.measure(suite, outcome, suite.running(suite.usual, away.address), load)
 
 
@@ -63,7 +70,10 @@ def mix(suite: Suite) -> Outcome:
     with scripts(READ, WRITE) as (read, write):
         files = ["-f", f"{read}@8", "-f", f"{write}@2"]
         variants = {", simple": files, ", extended": ["-M", "extended", *files]}
-        _near_and_far(suite, outcome, variants if suite.plan.is_thorough else {", simple": files}, suite.targets)
+        if suite.plan.is_thorough:
+            _near_and_far(suite, outcome, variants, suite.targets)
+        else:
+            _near_and_far(suite, outcome, {", simple": files}, [])
     return outcome
 
 
@@ -76,8 +86,10 @@ def writes(suite: Suite) -> Outcome:
         "above. CPU is per transaction.",
     )
     with scripts(WRITE, TRANSACTION) as (write, transaction):
-        variants = {", single": ["-f", write], ", in transactions": ["-f", transaction]}
-        _near_and_far(suite, outcome, variants, suite.usual)
+        variants = {", in transactions": ["-f", transaction]}
+        if suite.plan.is_thorough:
+            variants = {", single": ["-f", write], **variants}
+        _near_and_far(suite, outcome, variants, suite.usual if suite.plan.is_thorough else [])
     return outcome
 
 
@@ -88,9 +100,13 @@ def scale(suite: Suite) -> Outcome:
         "scale with clients",
         "pgbench -S, simple protocol, from one client to a thousand on 20 servers; direct as far as the origin's max_connections.",
     )
-    for clients in (1, 8, 64, 256, 1024) if suite.plan.is_thorough else (1, 16, 256):
-        able = [target for target in suite.usual if clients < DIRECT_LIMIT or target.name != "direct"]
+    for clients in (1, 8, 64, 256, 1024) if suite.plan.is_thorough else (1, 64):
+        known = suite.usual if suite.plan.is_thorough else [t for t in suite.forwarders if t.is_proxy]
+        able = [target for target in known if clients < DIRECT_LIMIT or target.name != "direct"]
         label = f", {clients} client{'s' if clients > 1 else ''}"
-        load = Load(["-S"], clients, label, rounds=1, is_settled=clients > 100)
+        # With so many, logging in takes its share of a second.
+        many = clients > 100
+        seconds = 2 * suite.plan.seconds if many else None
+        load = Load(["-S"], clients, label, rounds=1, is_settled=many, seconds=seconds)
         rounds.measure(suite, outcome, suite.running(able), load)
     return outcome

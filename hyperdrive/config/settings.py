@@ -442,8 +442,8 @@ class Settings:
         scram.DEFAULT_ITERATIONS,
         "How often the hash of SCRAM is applied to a password that we know in the clear; users with a stored secret keep its count."
         " Each login costs the client so much computing, 2 to 5 ms with 4096. Those protect a recorded login against guessing the"
-        " password, so fewer are accepted only where nobody can listen: on loopback and unix sockets, or with `tls_require`. pgjdbc"
-        " and pg8000 refuse fewer than 4096. As PostgreSQL 16's setting.",
+        " password, so fewer are accepted only where nobody can listen: on loopback and unix sockets, or with `tls_require`. pg8000"
+        " refuses fewer than 4096, and so did pgjdbc (42.7.3 does, 42.7.7 does not). As PostgreSQL 16's setting.",
     )
     auth_query: str = _setting(
         TEXT,

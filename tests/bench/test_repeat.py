@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench import readme, repeat, report
+from bench import compare, readme, repeat, report
+from bench.intervals import interval, union
 from bench.results import Outcome, Run, load
 
 MACHINE = {"processor": "p", "cores": "2", "memory": "8"}
@@ -21,21 +23,67 @@ def run(*samples: float, limit: float = 1.3, started: str = "2026-01-01T00:00:00
 
 def test_runs_that_agree_are_left_as_they_are() -> None:
     now, before = run(1.2, 1.25, 1.3), run(1.3, 1.3, 1.35)
+    was = now.outcomes[0].goals[0].interval
     repeat.widen(now, before)
-    assert now.outcomes[0].goals[0].interval == (1.2, 1.3)
-    assert now.repeated == "1 of 1 promised figures agree within 10% with the run of 2026-01-01T00:00:00+00:00"
+    assert now.outcomes[0].goals[0].interval == was
+    assert now.repeated == ("With the run of 2026-01-01T00:00:00+00:00, 1 of 1 promised figures agree within 10%")
 
 
-def test_runs_that_do_not_agree_share_their_interval_and_say_so() -> None:
+def test_runs_that_differ_share_their_interval_and_say_so() -> None:
     now, before = run(1.0, 1.0, 1.1), run(1.4, 1.5, 1.6)
     repeat.widen(now, before)
     goal = now.outcomes[0].goals[0]
-    assert goal.interval == (1.0, 1.6)
+    assert goal.interval == union(interval([1.0, 1.0, 1.1]), interval([1.4, 1.5, 1.6]))
     assert goal.note == "33% from the run of 2026-01-01T00:00:00+00:00: the interval is that of both"
-    assert goal.verdict == "met, rounds disagree"
-    assert "the others have their intervals widened" in now.repeated
-    assert "1.00 – 1.60" in report.page(now)
-    assert "1.00 – 1.60" in readme.tables(now)
+    assert goal.verdict == "met, uncertain"
+    assert (
+        "0 of 1 promised figures agree within 10%, 1 more because their intervals overlap; where it is not"
+        in now.repeated
+    )
+    assert "0.90 – 1.77" in report.page(now)
+    assert "0.90 – 1.77" in readme.tables(now)
+
+
+PAIRS = [
+    pytest.param(
+        [1.0, 1.01, 1.02], [1.05, 1.06, 1.07], "agrees within 10%", id="close, though the intervals are apart"
+    ),
+    pytest.param([1.0, 1.2, 1.4], [1.3, 1.5, 1.7], "agrees, intervals overlap", id="rounds that spread"),
+    pytest.param([1.0, 1.01, 1.02], [1.3, 1.31, 1.32], "differs", id="far apart and sure of it"),
+    pytest.param([0.0], [0.0], "agrees within 10%", id="nothing twice"),
+    pytest.param([0.0], [1.0], "differs", id="nothing and something"),
+]
+
+
+@pytest.mark.parametrize(("now", "before", "verdict"), PAIRS)
+def test_two_runs_agree_within_a_tenth_or_where_their_intervals_overlap(
+    now: list[float], before: list[float], verdict: str
+) -> None:
+    [pair] = repeat.pairs(run(*now), run(*before))
+    assert pair.verdict == verdict
+
+
+def test_comparing_two_runs_ends_with_how_far_they_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Synthetic runs with three promised figures: one close, one whose rounds spread, one that moved."""
+    paths = []
+    for name, rounds in (("a", BEFORE), ("b", NOW)):
+        made = run(1.0)
+        made.outcomes[0].goals.clear()
+        for figure, samples in rounds.items():
+            made.outcomes[0].promise(figure, "at least", 1.0, "× direct", samples)
+        made.save(tmp_path / f"{name}.json")
+        paths.append(str(tmp_path / f"{name}.json"))
+    compare.main(paths)
+    said = capsys.readouterr().out
+    assert "1 of 3 promised figures agree within 10%, 1 more because their intervals overlap, 1 do not agree" in said
+    assert re.search(r"moved × direct +2\.02 +1\.9\d – 2\.0\d +3\.02 +2\.9\d – 3\.0\d +50% +differs", said)
+    assert "close × direct" not in said
+    compare.main([*paths, "--all"])
+    assert "close × direct" in capsys.readouterr().out
+
+
+BEFORE = {"close": [1.0, 1.02, 1.04], "spread": [1.0, 1.3, 1.6], "moved": [2.0, 2.02, 2.04]}
+NOW = {"close": [1.03, 1.05, 1.07], "spread": [1.3, 1.6, 1.9], "moved": [3.0, 3.02, 3.04]}
 
 
 def test_a_widened_run_survives_its_file(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_text_of_a_run_is_no_markup() -> None:
 def test_goals_stand_with_what_came_out() -> None:
     page = report.page(run([900.0, 800.0]))
     assert "1 of 1 met" in page
-    assert "met, rounds disagree" in page
+    assert "met, uncertain" in page
 
 
 def test_a_page_is_made_again_from_its_figures(tmp_path: Path) -> None:

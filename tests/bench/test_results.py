@@ -43,16 +43,19 @@ def test_a_ratio_to_a_target_that_is_missing_is_no_ratio() -> None:
 
 
 GOALS = [
-    pytest.param("at most", 1.3, [1.2, 1.3, 1.3], "met", id="all rounds within"),
-    pytest.param("at most", 1.3, [1.2, 1.3, 1.4], "met, rounds disagree", id="one round beyond"),
-    pytest.param("at most", 1.3, [1.4, 1.5, 1.6], "missed", id="beyond"),
-    pytest.param("at least", 0.85, [0.9, 0.8, 0.8], "missed, rounds disagree", id="mostly below"),
-    pytest.param("at least", 0.85, [0.85], "met", id="just"),
+    pytest.param("at most", 1.3, [1.21, 1.22, 1.2], "met", id="the interval is within"),
+    pytest.param("at most", 1.3, [1.1, 1.2, 1.29], "met, uncertain", id="all rounds are, the interval is not"),
+    pytest.param("at most", 1.3, [1.2, 1.3, 1.4], "met, uncertain", id="one round beyond"),
+    pytest.param("at most", 1.3, [1.5, 1.51, 1.52], "missed", id="beyond"),
+    pytest.param("at least", 0.85, [0.9, 0.8, 0.8], "missed, uncertain", id="mostly below"),
+    pytest.param("at least", 0.85, [0.85], "met", id="one round, just"),
+    pytest.param("at most", 0, [0.0, 0.0], "met", id="no errors"),
+    pytest.param("at most", 0, [0.0, 1.0, 0.0], "met, uncertain", id="errors in one round"),
 ]
 
 
 @pytest.mark.parametrize(("bound", "limit", "samples", "verdict"), GOALS)
-def test_a_goal_says_whether_the_rounds_agree(bound: str, limit: float, samples: list[float], verdict: str) -> None:
+def test_a_verdict_comes_from_the_interval(bound: str, limit: float, samples: list[float], verdict: str) -> None:
     assert Goal("g", bound, limit, "", samples).verdict == verdict  # type: ignore[arg-type]
 
 
@@ -68,7 +71,8 @@ def test_the_file_says_medians_and_verdicts_to_those_who_only_read_it(tmp_path: 
     run(outcome()).save(path)
     found = json.loads(path.read_text())["outcomes"][0]
     assert found["figures"][0]["median"] == 26.0
-    assert found["goals"][0]["verdict"] == "met, rounds disagree"
+    assert found["goals"][0]["verdict"] == "met, uncertain"
+    assert found["goals"][0]["low"] < 1.2 < 1.3 < found["goals"][0]["high"]
 
 
 def test_a_file_of_another_schema_is_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_target_serves_a_statement(bench_origin: LocalServer, target: Target) 
         assert bool(running.roots) == target.is_proxy
 
 
-@pytest.mark.parametrize("target", [p for p in TARGETS if p.id != "Pgpool-II"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_a_password_is_asked_for_where_the_origin_asks(bench_origin: LocalServer, target: Target) -> None:
     with installed(target).start(with_password(bench_origin)) as running:
         psycopg.connect(running.dsn).close()

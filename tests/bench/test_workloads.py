@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -12,10 +13,11 @@ from bench import pgbench, rounds
 from bench.distance import Link
 from bench.live import Live
 from bench.load.watching import Watch
-from bench.registry import NOT_QUICK, WORKLOADS
+from bench.registry import QUICK_ORDER, WORKLOADS, expected
 from bench.report import _CHAPTERS
 from bench.results import Outcome
 from bench.rounds import Load
+from bench.run import _no_time_for
 from bench.suite import FULL, QUICK, Plan, Suite
 from bench.targets import CACHED, US, Address, Direct, Missing, PgBouncer, Running, Target
 from bench.workloads import hits, serverless, verdicts
@@ -50,6 +52,21 @@ def test_every_round_begins_with_another_target(suite: Suite) -> None:
     running = [Running(name, 1) for name in "abc"]
     order = [target.name for _, target in suite.interleaved(Outcome("k", "t", "a"), running, 3)]
     assert "".join(order) == "abcbcacab"
+
+
+def test_a_busy_machine_gets_fewer_rounds_and_the_report_says_so(suite: Suite) -> None:
+    """Late from the beginning: two rounds are made all the same, since one has no interval."""
+    suite.late_after = 0.0
+    outcome = Outcome("k", "t", "a")
+    order = [number for number, _ in suite.interleaved(outcome, [Running("a", 1)], 5, ", simple")]
+    assert order == [0, 1]
+    assert outcome.skipped == ["rounds beyond 2 of 5, simple: the machine is busy, time is over"]
+
+
+def test_what_has_no_time_left_is_left_out_with_a_line() -> None:
+    assert _no_time_for("hits", QUICK, 0.0) is None
+    assert _no_time_for("hits", QUICK, 107.0) == "hits: the machine is busy, and 108 s were over"
+    assert _no_time_for("hits", FULL, 9999.0) is None
 
 
 def test_a_target_is_started_once_for_all_workloads(suite: Suite) -> None:
@@ -116,14 +133,13 @@ def test_the_worst_staleness_is_since_the_first_version_that_was_missed() -> Non
 
 
 @pytest.mark.parametrize(("delay_ms", "promised"), [(40.0, 3), (10.0, 0)])
-def test_ratios_are_promised_at_a_distance_only(suite: Suite, delay_ms: float, promised: int) -> None:
-    suite.plan = Plan(link=Link(delay_ms))
+def test_ratios_are_promised_at_a_distance_only(delay_ms: float, promised: int) -> None:
     outcome = Outcome("serverless", "t", "a")
     for kind in ("read", "write"):
         outcome.add(f"psycopg 3: {kind}", "direct", "ms", 600.0)
         outcome.add(f"psycopg 3: {kind}", US, "ms", 80.0)
     outcome.add("psycopg 3: cached read", CACHED, "ms", 5.0)
-    serverless._promise(suite, outcome, serverless.PSYCOPG)
+    serverless._promise(Plan(link=Link(delay_ms)), outcome, serverless.PSYCOPG)
     assert [goal.value for goal in outcome.goals] == [7.5, 7.5, 120.0][:promised]
     assert all(goal.is_met for goal in outcome.goals)
 
@@ -157,11 +173,20 @@ def test_every_workload_has_a_chapter_in_the_report_and_a_line_in_the_manual() -
     chapters = {key for keys in _CHAPTERS.values() for key in keys}
     assert set(WORKLOADS) == chapters
     assert [name for name in WORKLOADS if f"| `{name}` |" not in manual] == []
-    assert set(NOT_QUICK) <= set(WORKLOADS)
+    assert set(WORKLOADS) - set(QUICK_ORDER) == {"updates", "connects"}
+    assert len(set(QUICK_ORDER)) == len(QUICK_ORDER)
+
+
+def test_the_budget_is_ten_minutes_and_less_than_two_where_time_is_short() -> None:
+    assert expected(WORKLOADS, FULL) <= 650
+    assert expected(QUICK_ORDER, QUICK) < 115
+    longer = replace(FULL, seconds=2 * FULL.seconds)
+    assert expected(["select"], longer) > 1.8 * expected(["select"], FULL)
 
 
 def test_the_quick_plan_is_shorter_in_everything() -> None:
-    assert (QUICK.seconds, QUICK.rounds, QUICK.requests) < (FULL.seconds, FULL.rounds, FULL.requests)
+    assert QUICK.rounds < FULL.rounds
+    assert QUICK.requests < FULL.requests
     assert not QUICK.is_thorough
     assert QUICK.link.delay_ms < FULL.link.delay_ms
 

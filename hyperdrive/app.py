@@ -16,11 +16,15 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Final
 
 from hyperdrive.admin.console import Console
 from hyperdrive.admin.http import StatusServer, StatusSite
+from hyperdrive.cache.metrics import SecondMetrics
 from hyperdrive.cache.policy import Override, Policy
+from hyperdrive.cache.second import SecondLevel
 from hyperdrive.clock import SystemClock
 from hyperdrive.config.loader import Loader
 from hyperdrive.config.settings import Settings
@@ -36,6 +40,7 @@ from hyperdrive.errors import ConfigError
 from hyperdrive.net.connect import Address
 from hyperdrive.net.contexts import ClientCertificates, Negotiation, SslMode, TlsPolicy, server_context
 from hyperdrive.net.listener import Listener, listen, listen_unix
+from hyperdrive.net.redis import RedisStore
 from hyperdrive.pgwire.passwords import OriginCredentials
 from hyperdrive.pgwire.startup import parse_options
 from hyperdrive.pool.interfaces import PoolKey
@@ -148,6 +153,7 @@ class App:
         self.proxy.idle_timeout_set = self._sweeper.look_soon
         self._watches: list[CatalogWatch] = []
         self.proxy.cache.wanted = self._keep_catalog
+        self._shared = self._second_level(self.settings)
         rows = LocalRows(self.proxy, lambda: self.whole, PoolKey(self.dsn.database, self.dsn.user))
         peers = [
             Peer(self.member.directory, number) for number in range(self.member.count) if number != self.member.number
@@ -239,6 +245,19 @@ class App:
             login_seconds=settings.client_login_timeout,
         )
 
+    def _second_level(self, settings: Settings) -> RedisStore | None:
+        """Also while the cache is off: what is written then is not noted, and whoever comes later must know."""
+        if not settings.cache_redis:
+            return None
+        shared = RedisStore(settings.cache_redis, answer_seconds=settings.cache_redis_timeout)
+        cache = self.proxy.cache
+        has_place = cache.is_on and all(address.port for address in settings.listen)
+        place = f"{', '.join(map(str, settings.listen))} {self.member.number}".encode()
+        second = SecondLevel(shared, SecondMetrics(), cache.now, mark=process_mark(place) if has_place else b"")
+        shared.up, shared.down = second.up, second.down
+        cache.second = second
+        return shared
+
     async def reload(self) -> str:
         """Read the configuration, certificates included, again; clients and transactions go on.
 
@@ -313,6 +332,8 @@ class App:
             await self._peer_server.start(peer_path(member.directory, member.number))
         if self._fanout is not None:
             await self._fanout.start()
+        if self._shared is not None:
+            self._shared.start()
         for address in settings.listen:
             self.listeners.append(
                 await listen(
@@ -414,6 +435,10 @@ class App:
         if self._fanout is not None:
             await self._fanout.close()
         await self._peer_server.close()
+        if self._shared is not None:
+            if self.proxy.cache.second is not None:
+                self.proxy.cache.second.close()
+            await self._shared.close()
         for watch in self._watches:
             await watch.close()
 
@@ -432,6 +457,18 @@ class App:
         database.watch(watch.end_epoch)
         self._watches.append(watch)
         watch.start(database.name)
+
+
+def process_mark(place: bytes) -> bytes:
+    """What names the process that listens at *place*, also when it is started again; empty where nothing does.
+
+    Names of hosts and addresses of containers come twice; a machine that has been running since a certain moment does not.
+    """
+    try:
+        booted = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        return b""
+    return blake2b(booted + socket.gethostname().encode() + b"/" + place, digest_size=16).hexdigest().encode()
 
 
 def _passwords(settings: Settings) -> dict[str, str]:

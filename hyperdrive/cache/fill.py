@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from hyperdrive.cache.entry import Entry
 from hyperdrive.cache.policy import Policy
+from hyperdrive.cache.shared import Shared
 from hyperdrive.cache.tags import Space, Tag
 
 Validate = Callable[["Fill"], bool]
@@ -31,6 +32,7 @@ class Fill:
         "policy",
         "proof",
         "sent_at",
+        "shared",
         "size",
         "space",
         "tags",
@@ -48,6 +50,8 @@ class Fill:
         self.sent_at = now
         self.proof: object = None
         """What the origin said of the moment it read; a *validate* may ask for it."""
+        self.shared: Shared | None = None
+        """What the second level said when it was asked first."""
         self.size = 0
         self._bound = bound
         self._chunks: list[bytes] | None = [] if bound else None
@@ -104,17 +108,14 @@ class Fill:
 
     def entry(self, body: bytes, now: float, chance: float) -> Entry:
         """The entry for *body*, complete at *now*; to be made only if ``may_store``. *chance* is uniform in [0, 1)."""
-        entry = Entry(
-            self.space,
-            self.key,
-            body,
-            self.tags,
-            seq=self.space.domain.seq,
-            fill_no=self.no,
-            sent_at=self.sent_at,
-        )
+        return self.adopt(body, self.sent_at, now - self.sent_at, chance)
+
+    def adopt(self, body: bytes, sent_at: float, cost_seconds: float, chance: float) -> Entry:
+        """The same for an answer that somebody else was sent at *sent_at*."""
+        seq = self.space.domain.seq
+        entry = Entry(self.space, self.key, body, self.tags, seq=seq, fill_no=self.no, sent_at=sent_at)
         entry.proof = self.proof
-        self.policy.date(entry, now - self.sent_at, chance)
+        self.policy.date(entry, cost_seconds, chance)
         return entry
 
 

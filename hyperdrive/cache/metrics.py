@@ -27,3 +27,15 @@ class CacheMetrics:
     invalidations_purge: int = counter("", family="invalidations", by="purge")
     flights_joined: int = counter("Misses that waited for somebody else's answer")
     refreshes: int = counter("Entries asked for again before or after they expired, behind the clients")
+
+
+@dataclass(slots=True)
+class SecondMetrics:
+    """What was asked of the second level; rendered elsewhere as ``hyperdrive_second_level_<name>_total``."""
+
+    asked: int = counter("Misses for which the second level was asked", family="questions")
+    found: int = counter("Answers that it had, and that held", family="answers", is_fit="yes")
+    unfit: int = counter("", family="answers", is_fit="no")
+    late: int = counter("Questions that it did not answer in time")
+    kept: int = counter("Answers that were given to it")
+    losses: int = counter("Times that the connection to it was lost, or given up because it did not answer")

@@ -8,7 +8,7 @@ Numbers never leave their process. Knows bytes and numbers; knows no origin and 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakValueDictionary
 
 from hyperdrive.cache.metrics import CacheMetrics
@@ -60,10 +60,17 @@ class Space:
         return f"<Space {self.identity[:40]!r}, {len(self.entries)} entries>"
 
 
+class Below(Protocol):
+    """A second level: others keep answers there, which an event has to reach as well."""
+
+    def raised(self, names: Iterable[Hashable] | None) -> None:
+        """What has these tags has changed; ``None`` is everything."""
+
+
 class Domain:
     """One database of one origin."""
 
-    __slots__ = ("_spaces", "_tags", "catalog", "epoch", "fill_no", "metrics", "name", "seq")
+    __slots__ = ("_spaces", "_tags", "below", "catalog", "epoch", "fill_no", "holds", "metrics", "name", "seq")
 
     def __init__(self, name: str, metrics: CacheMetrics) -> None:
         self.name = name
@@ -73,6 +80,9 @@ class Domain:
         self.epoch = 1
         """Moves when what is known of the database may be wrong: every verdict and every entry goes."""
         self.fill_no = 0
+        self.holds = 0
+        """Changes whose outcome nobody knows yet."""
+        self.below: Below | None = None
         self.catalog = Tag(CATALOG)
         self._tags: WeakValueDictionary[Hashable, Tag] = WeakValueDictionary()
         self._spaces: WeakValueDictionary[bytes, Space] = WeakValueDictionary()
@@ -101,22 +111,31 @@ class Domain:
         self.seq = seq = self.seq + 1
         tags = self._tags
         count = 0
+        names = tuple(names)
         for name in names:
             tag = tags.get(name)
             if tag is not None:
                 tag.touched_at = tag.doomed_at = seq
                 count += 1
         self.metrics.invalidations_tag += 1
+        if self.below is not None:
+            self.below.raised(names)
         return count
 
     def touch_all(self) -> None:
         """Something changed, and nobody knows what: every entry of the domain goes."""
         self.seq = self.catalog.touched_at = self.catalog.doomed_at = self.seq + 1
         self.metrics.invalidations_unknown += 1
+        self._raise_all()
 
     def doom(self) -> None:
-        """Nothing that is under way may be stored; entries stay."""
+        """Nothing that is under way may be stored; entries stay, but for those of the second level."""
         self.seq = self.catalog.doomed_at = self.seq + 1
+        self._raise_all()
+
+    def _raise_all(self) -> None:
+        if self.below is not None:
+            self.below.raised(None)
 
     def end_epoch(self) -> None:
         """What is known of the database is wrong from now on: entries go, and with them every space and verdict."""
@@ -124,6 +143,7 @@ class Domain:
         self.epoch += 1
         self._spaces = WeakValueDictionary()
         self.metrics.invalidations_epoch += 1
+        self._raise_all()
 
     def hold(self, names: Iterable[Hashable] | None) -> Hold:
         """Store nothing with these tags until the hold is released; ``None`` is everything."""
@@ -148,6 +168,7 @@ class Hold:
         )
         for tag in self._tags:
             tag.holds += 1
+        domain.holds += 1
 
     def release(self) -> None:
         """The change is done, or never will be. A second call does nothing."""
@@ -156,6 +177,7 @@ class Hold:
             return
         for tag in tags:
             tag.holds -= 1
+        self._domain.holds -= 1
         if self._names is None:
             self._domain.touch_all()
         else:

@@ -31,6 +31,7 @@ from hyperdrive.config.units import (
     whole,
 )
 from hyperdrive.dsn import Dsn, parse_dsn
+from hyperdrive.net.redis import SCHEMES, without_password
 from hyperdrive.net.transport import SocketOptions
 from hyperdrive.pgwire import scram
 from hyperdrive.pool.settings import PoolMode, PoolSettings
@@ -57,6 +58,15 @@ def _functions(value: object) -> tuple[str, ...]:
 
 _FUNCTION = re.compile(r"[^.=+\s]+\.[^=+\s]+(?:=[^.=+\s]+\.[^=+\s]+(?:\+[^.=+\s]+\.[^=+\s]+)*)?")
 FUNCTIONS = Kind("functions", "schema.function or schema.function=schema.table+schema.table", _functions, NAMES.show)
+
+
+def _second(value: object) -> str:
+    if not isinstance(value, str) or (value and not value.startswith(SCHEMES)):
+        raise ValueError
+    return value
+
+
+SECOND = Kind("URL", "redis://, rediss:// or unix://, such as redis://cache.internal:6379/0", _second, without_password)
 
 ORIGIN = Kind(
     "connection string",
@@ -383,6 +393,20 @@ class Settings:
         "How much older than `max_age` an answer may be while the database cannot be reached; 0: not at all. What is known to have"
         " changed is not served then either.",
         live=True,
+    )
+    cache_redis: str = _setting(
+        SECOND,
+        "",
+        "A Redis or Valkey server where several processes share their answers, such as `redis://cache.internal:6379/0`; `rediss://` is"
+        " TLS. What this process has not in its own memory is looked for there before the database is asked, and what it was told is"
+        " kept there. If the server is lost, slow or empty, that is a miss. Whoever can write to it can put answers into the cache:"
+        " protect it like the database. Needs `pip install hyperdrive[redis]`. Empty: none.",
+    )
+    cache_redis_timeout: float = _setting(
+        DURATION,
+        0.02,
+        "How long a client may wait for `cache_redis` before the database is asked. After three such waits in a row the connection is"
+        " given up and opened anew in the background, and meanwhile nobody waits.",
     )
     cache_in_transactions: str = _setting(
         choice("auto", "always", "never"),

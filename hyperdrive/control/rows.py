@@ -285,6 +285,8 @@ class LocalRows:
         cache.reads.queries_hit = cache.store.hits
         registry.add(cache.reads)
         registry.add(cache.metrics, "cache")
+        if cache.second is not None:
+            registry.add(cache.second.metrics, "second_level")
         registry.gauge("cache_bytes", "Memory that stored answers take", lambda: cache.store.size_bytes)
         registry.gauge("cache_limit_bytes", "The most that they may take", lambda: cache.store.max_bytes)
         registry.gauge("cache_entries", "Answers stored", lambda: cache.store.count)

@@ -11,14 +11,17 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from random import random
 from typing import TYPE_CHECKING, Final
 
 from cachetools import LRUCache
 
 from hyperdrive.cache.entry import Entry, Shape
+from hyperdrive.cache.fill import Fill
 from hyperdrive.cache.metrics import CacheMetrics
 from hyperdrive.cache.policy import Override, Policies, Policy
+from hyperdrive.cache.second import SecondLevel, Shelf
 from hyperdrive.cache.store import Store
 from hyperdrive.cache.tags import Domain, Space
 from hyperdrive.errors import HyperdriveError
@@ -55,6 +58,8 @@ SHAPES: Final = 2000
 """Shapes of statements that are counted apart, per database; the oldest makes room."""
 KNOWN: Final = 2000
 """Texts of which is remembered whether only the schema can change their answer, per database."""
+NEWER_SECONDS: Final = 1.0
+"""By so much an answer of the second level must be newer to take the place of one's own: that one may have been the same."""
 IDENTITIES: Final = 1000
 """Labels remembered per pool."""
 
@@ -122,6 +127,7 @@ class Database:
         "origin",
         "policies",
         "shapes",
+        "shelf",
         "why_unknown",
     )
 
@@ -146,6 +152,8 @@ class Database:
         self._writes = WriteVerdicts()
         self._known: LRUCache[bytes, bool] = LRUCache(KNOWN)
         self.shapes: dict[int, Shape] = {}
+        self.shelf: Shelf | None = None
+        """Its part in the second level, if there is one."""
         self._changed: Callable[[], None] = lambda: None
 
     # --- the catalog ----------------------------------------------------------------------------------------------------------
@@ -161,6 +169,9 @@ class Database:
             return
         self.origin = b"%d,%d,%d" % (identity.system_identifier, identity.timeline, identity.database)
         self.catalog = catalog
+        if self.shelf is not None:
+            # Whoever sees another catalog may mean something else by the same question: rights, views, functions.
+            self.shelf.label(self.origin, catalog.fingerprint.encode())
         self._reads.use(catalog)
         self._writes.use(catalog)
 
@@ -245,6 +256,8 @@ class Cache:
         self.metrics = CacheMetrics()
         self.reads = ReadMetrics()
         self.store = Store(settings.size_bytes, settings.entry_bytes, self.metrics, now)
+        self.second: SecondLevel | None = None
+        """Shared with other processes; to be given before any database is asked for."""
         self.databases: dict[str, Database] = {}
         self.wanted: Callable[[Database], None] = lambda database: None
         """Told of each database that is asked for the first time: its catalog has to be loaded."""
@@ -277,6 +290,8 @@ class Cache:
                 lambda *change: self.on_touch(*change),
                 lambda ended: self.on_epoch(ended),
             )
+            if self.second is not None:
+                found.shelf = self.second.shelf(found.domain)
             if self.keeps_catalogs:
                 self.wanted(found)
         return found
@@ -284,6 +299,8 @@ class Cache:
     def change(self, settings: CacheSettings) -> None:
         """RELOAD, or the kill switch: entries were dated by the old policies, so a change of those drops them."""
         before, self.settings = self.settings, settings
+        if self.second is not None and not self.is_on:
+            self.second.forget()  # writes are not noted any more
         self.store.resize(settings.size_bytes, settings.entry_bytes)
         if (before.policy, before.tables, before.mode) != (settings.policy, settings.tables, settings.mode):
             self._policies = Policies(settings.policy, settings.tables)
@@ -294,6 +311,13 @@ class Cache:
         if self.keeps_catalogs and before.mode is Mode.OFF and not before.knows:
             for database in self.databases.values():
                 self.wanted(database)
+
+    def keep_below(self, fill: Fill, entry: Entry) -> None:
+        """*entry*, which *fill* has brought, is for others as well, if it noted what that takes."""
+        if fill.shared is not None and fill.space.domain.below is not None:
+            shelf = self.databases[fill.space.domain.name].shelf
+            if shelf is not None:
+                shelf.keep(fill, entry)
 
     # --- purge ----------------------------------------------------------------------------------------------------------------
 
@@ -379,7 +403,21 @@ class PoolCache:
         """Ask again for what is under *key*, with the identity of *session*."""
         self.refreshing += 1
         filling.on_end = self._refreshed
-        Refresh(self.context, session.journal.wanted, session.told, batch_of(key), filling).start()
+        refresh = Refresh(self.context, session.journal.wanted, session.told, batch_of(key), filling)
+        shelf = self.database.shelf
+        if shelf is None or not shelf.can_ask:
+            refresh.start()
+        else:
+            shelf.probe(filling.fill, partial(self._looked_below, refresh, filling))
+
+    def _looked_below(self, refresh: Refresh, filling: Filling, entry: Entry | None) -> None:
+        """Somebody may have asked again already."""
+        fill = filling.fill
+        present = fill.space.entries.get(fill.key)
+        if entry is None or (present is not None and entry.sent_at < present.sent_at + NEWER_SECONDS):
+            refresh.start()
+        else:
+            filling.adopt(entry)
 
     def _refreshed(self) -> None:
         self.refreshing -= 1

@@ -143,7 +143,17 @@ class Filling:
         entry.shape, entry.info = self.shape, self.info
         if self.shape is not None:
             self.shape.seconds += entry.cost_seconds
-        cache.store.put(entry)
+        cache.keep_below(fill, entry)
+        self._land(entry)
+
+    def adopt(self, entry: Entry) -> None:
+        """The origin need not be asked: *entry*, made for this fill, is somebody else's answer."""
+        entry.shape, entry.info = self.shape, self.info
+        self.fill.let_go()
+        self._land(entry)
+
+    def _land(self, entry: Entry) -> None:
+        self._cache.store.put(entry)
         self._end()
         flight, self.flight = self.flight, None
         if flight is not None:

@@ -8,6 +8,7 @@ knows hints and settings, stale entries, flights to join and fills to lead; what
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from hyperdrive.cache.fill import open_fill
@@ -31,7 +32,7 @@ from hyperdrive.sql.verdict import SCREENED, Command, Isolation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hyperdrive.cache.entry import Entry
+    from hyperdrive.cache.entry import Entry, Shape
     from hyperdrive.cache.tags import Space
     from hyperdrive.proxy.cache import PoolCache
     from hyperdrive.proxy.client import ClientConnection
@@ -65,6 +66,7 @@ class Reader:
         "_identity",
         "_now",
         "_pool",
+        "_probing",
         "_space",
         "_store",
         "_timer",
@@ -91,6 +93,8 @@ class Reader:
         self._identity: Identity | None = None
         self._controls: Controls = NOTHING
         self._flight: Flight | None = None
+        self._probing: Filling | None = None
+        """What the second level is being asked for."""
         self._timer: asyncio.TimerHandle | None = None
         self.last_write_no = 0
         """Fills with this number or a smaller one may not have seen what the session wrote."""
@@ -443,21 +447,27 @@ class Reader:
         pool, space = self._pool, self._space
         session.proven = session.ops[0]
         self.last_kind, self.last_entry, self.last_object = "miss", None, ""
-        pool.cache.reads.queries_miss += 1
-        pool.database.shape_of(found, read.text).misses += 1
+        shape = pool.database.shape_of(found, read.text)
         if read.unsettled is not None:
+            self._missed(shape)
             self._client.lead = self._filling(read, found, policy, read.kind, bound=0)
             return False
         flight = space.flights.get(read.key)
+        may_wait = self._client.server is None and may_serve and self._controls.max_staleness is None
         if flight is not None:
-            is_free = self._client.server is None
-            if is_free and may_serve and self._controls.max_staleness is None and flight.may_join(self.last_write_no):
+            if may_wait and flight.may_join(self.last_write_no):
+                self._missed(shape)
                 self._join(flight)
                 return True
         elif not self._store.admits(space, read.key):
+            self._missed(shape)
             self.last_rule = Rule.ADMISSION
             return False
-        self._client.lead = self._filling(read, found, policy, read.kind)
+        filling = self._filling(read, found, policy, read.kind)
+        if flight is None and may_wait and found is not KNOWN and self._probe(filling):
+            return True
+        self._missed(shape)
+        self._client.lead = filling
         if self._is_shadow:
             self._client.lead.expected = self._shadow_entry(read.key)
         return False
@@ -500,6 +510,35 @@ class Reader:
         pool.cache.metrics.refreshes += 1
         pool.refresh(session, read.key, self._filling(read, found, policy, QUERY if read.kind == QUERY else PARSE))
 
+    # --- the second level -----------------------------------------------------------------------------------------------------
+
+    def _probe(self, filling: Filling) -> bool:
+        """Look into the second level before the origin is asked; the client waits, for milliseconds at most."""
+        shelf = self._pool.database.shelf
+        if shelf is None or not shelf.can_ask or self._client.lead is not None:
+            return False
+        self._probing = filling
+        self._client.waiting = True
+        shelf.probe(filling.fill, partial(self._probed, filling))
+        return True
+
+    def _probed(self, filling: Filling, entry: Entry | None) -> None:
+        if self._probing is not filling:
+            return  # the client has left, and the flight has failed
+        self._probing = None
+        if entry is not None:
+            self._store.hits += 1
+            filling.adopt(entry)
+            if entry.is_valid():
+                self._serve_waiting(entry, "hit")
+            else:
+                self._client.run_alone()  # whoever was served by it has changed something
+            return
+        if filling.shape is not None:
+            self._missed(filling.shape)
+        self._client.lead = filling
+        self._client.run_alone()
+
     # --- waiting for another --------------------------------------------------------------------------------------------------
 
     def _join(self, flight: Flight) -> None:
@@ -513,13 +552,16 @@ class Reader:
         flight, self._flight = self._flight, None
         if flight is not None:
             flight.leave(self)
+        probing, self._probing = self._probing, None
+        if probing is not None:
+            probing.fail()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def retire(self) -> None:
         """There is no cache any more: whoever waits in a flight asks for itself."""
-        if self._flight is not None:
+        if self._flight is not None or self._probing is not None:
             self.run_alone()
 
     def failed(self, exc: Exception) -> None:
@@ -535,13 +577,16 @@ class Reader:
     def serve(self, entry: Entry) -> None:
         """The leader's answer has come."""
         self.leave()
+        self._serve_waiting(entry, "miss")
+
+    def _serve_waiting(self, entry: Entry, how: str) -> None:
         client = self._client
         session = client.session
         if session.whole is None or client.transport.is_closing():
             client.run_alone()  # more came meanwhile
             return
         client.waiting = False
-        self._serve(session, session.ops[0][0], entry, "miss", self._now())
+        self._serve(session, session.ops[0][0], entry, how, self._now())
         client.transport.resume_reading()
         if session.terminated:
             client.connection_lost(None)
@@ -559,6 +604,10 @@ class Reader:
         self._count(rule)
         self.last_kind, self.last_rule, self.last_object, self.last_entry = "bypass", rule, what, None
         return False
+
+    def _missed(self, shape: Shape) -> None:
+        self._pool.cache.reads.queries_miss += 1
+        shape.misses += 1
 
     def _count(self, rule: Rule) -> bool:
         reads = self._pool.cache.reads

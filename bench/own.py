@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +29,8 @@ from bench.targets import CACHED, Address, Direct, Running, Target, Us
 
 REPEATS = 20
 CONNECTS = 3
+CATALOG_SECONDS = 15.0
+"""So long a cache may take to know a database that is far away."""
 OWN = LATEST.with_name("own.json")
 _READ_ONLY = "-c default_transaction_read_only=on"
 
@@ -53,7 +55,11 @@ _MORE_THAN_READING = {"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "Lo
 
 
 def read_queries(source: str) -> list[Query]:
-    """The statements of a file, in order; one is a read when it is a SELECT or VALUES that writes and locks nothing."""
+    """The statements of a file, in order; one is a read when it is a SELECT or VALUES that writes and locks nothing.
+
+    Raises:
+        pglast.parser.ParseError: PostgreSQL would not read it.
+    """
     return [Query(number, sql, _is_read(sql)) for number, sql in enumerate(pglast.split(source), 1)]
 
 
@@ -85,10 +91,18 @@ def allowed(queries: Sequence[Query], ask: Callable[[str], str] | None, repeats:
 
 
 def address_of(url: str) -> Address:
-    """The origin at *url*, as libpq reads it."""
+    """The origin at *url*, as libpq reads it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
-    found = conninfo_to_dict(url)
+    try:
+        found = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        raise ValueError(f"--origin: {str(error).strip()}") from None
     user = str(found.get("user") or "postgres")
     password = found.get("password")
     return Address(
@@ -99,6 +113,20 @@ def address_of(url: str) -> Address:
         database=str(found.get("dbname") or user),
         given=url,
     )
+
+
+def _reach(address: Address) -> None:
+    """Log in once, directly.
+
+    Raises:
+        ConnectionError: that does not work; the text has the driver's words.
+    """
+    import psycopg
+
+    try:
+        psycopg.connect(address.url).close()
+    except psycopg.Error as error:
+        raise ConnectionError(str(error)) from None
 
 
 def measure(live: Live, targets: Sequence[Target], address: Address, queries: Sequence[Query], repeats: int) -> Outcome:
@@ -112,13 +140,18 @@ def measure(live: Live, targets: Sequence[Target], address: Address, queries: Se
                 live.now(f"connecting, {target.name}")
                 _add(outcome, "connect and SELECT 1", target, _connect_and_ask(target), number)
         connections = {target.name: stack.enter_context(_connect(target, queries)) for target in running}
+        able = [query for query in queries if _works(live, outcome, connections, query)]
+        for query in able:
+            if CACHED in connections:
+                live.now(f"{query.name}: waiting for the cache")
+                outcome.skipped += _not_from_cache(connections[CACHED], query)
         for number in range(repeats + 1):
-            for query in queries:
+            for query in able:
                 for target in running:
                     live.now(f"{target.name}, {query.name}, {number}/{repeats}")
                     _add(outcome, query.name, target, _run(connections[target.name], query), number)
         live.board = None
-    outcome.about = _said(outcome, queries, repeats, [target.name for target in running])
+    outcome.about = _said(outcome, able, repeats, [target.name for target in running])
     return outcome
 
 
@@ -149,6 +182,38 @@ def _run(connection: Any, query: Query) -> float:
     return time.perf_counter() - start
 
 
+def _works(live: Live, outcome: Outcome, connections: Mapping[str, Any], query: Query) -> bool:
+    """Once on each target before anything is measured; one that fails anywhere is left out, with the database's words."""
+    import psycopg
+
+    for name, connection in connections.items():
+        live.now(f"{name}, {query.name}, first time")
+        try:
+            _run(connection, query)
+        except psycopg.Error as error:
+            outcome.skipped.append(f"{query.name}, {name}: {str(error).strip().splitlines()[0]}")
+            return False
+    return True
+
+
+def _not_from_cache(connection: Any, query: Query) -> list[str]:
+    """Why a read does not come from the cache, if it does not; waits until the cache knows the database's catalogs."""
+    if not query.is_read:
+        return []
+    deadline, said = time.monotonic() + CATALOG_SECONDS, ""
+    while time.monotonic() < deadline:
+        for _ in range(2):  # what has literals in it is stored on second sight
+            _run(connection, query)
+        row = connection.execute("SHOW hyperdrive.last_read", prepare=False).fetchone()
+        said = str(row[0]) if row is not None else ""
+        if said.startswith("hit"):
+            return []
+        if said.startswith("bypass") and "origin-unknown" not in said:
+            break
+        time.sleep(0.1)
+    return [f"{query.name}: does not come from the cache, {said}"]
+
+
 def _said(outcome: Outcome, queries: Sequence[Query], repeats: int, targets: Sequence[str]) -> str:
     one = outcome.find("connect and SELECT 1", "direct")
     connecting = f" Connecting directly and SELECT 1 take {one.median:.1f} ms from here." if one is not None else ""
@@ -170,10 +235,19 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and say what."""
+    """Measure, and say what; 2 when there is nothing to measure."""
     options = parser().parse_args(arguments)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    queries = read_queries(options.queries.read_text())
+    try:
+        queries = read_queries(options.queries.read_text())
+        address = address_of(options.origin)
+        _reach(address)
+    except (OSError, ValueError, pglast.parser.ParseError, ConnectionError) as error:
+        sys.stderr.write(f"bench: {str(error).strip()}\n")
+        return 2
+    if not queries:
+        sys.stderr.write(f"bench: {options.queries} has no statements\n")
+        return 2
     chosen = allowed(queries, input if sys.stdin.isatty() else None, options.repeats)
     run = Run("python -m bench --origin … --queries …", started, 0.0, machine(), versions())
     with Live() as live:
@@ -183,12 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 live.say(run.skipped[-1])
         targets, missing = available([Direct(), Us(), Us(CACHED, cache=True)])
         run.skipped += missing
-        outcome = measure(live, targets, address_of(options.origin), chosen, options.repeats)
+        outcome = measure(live, targets, address, chosen, options.repeats)
         run.outcomes.append(outcome)
         run.save(options.json)
         report.write(run, options.json.with_suffix(".html"))
         live.say(f"\n{outcome.about}\n\n{text.figures(outcome)}")
-        for line in missing:
+        for line in [*missing, *outcome.skipped]:
             live.say(f"  skipped  {line}")
         live.say(f"\nfigures in {options.json}, report in {options.json.with_suffix('.html')}")
     return 0

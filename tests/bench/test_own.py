@@ -10,7 +10,7 @@ import pytest
 from bench import own
 from bench.live import Live
 from bench.origin import with_password
-from bench.targets import Direct, Us
+from bench.targets import CACHED, Direct, Us
 from hyperdrive.localserver import LocalServer
 
 SOURCE = """
@@ -69,16 +69,15 @@ def test_both_ways_are_measured_and_told(bench_origin: LocalServer) -> None:
 
 def test_what_writes_in_a_function_is_stopped_by_the_session(bench_origin: LocalServer) -> None:
     """The parser cannot see into functions; a read-only session can."""
-    import psycopg
-
     bench_origin.execute(
         "CREATE OR REPLACE FUNCTION sly() RETURNS int LANGUAGE sql AS 'UPDATE bench_items SET price = 0 RETURNING 1'; "
         "GRANT EXECUTE ON FUNCTION sly() TO PUBLIC"
     )
     queries = own.read_queries("SELECT sly()")
     for target in (Direct(), Us()):
-        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            own.measure(Live(io.StringIO()), [target], own.address_of(with_password(bench_origin).url), queries, 1)
+        address = own.address_of(with_password(bench_origin).url)
+        outcome = own.measure(Live(io.StringIO()), [target], address, queries, 1)
+        assert outcome.skipped == [f"1: SELECT sly(), {target.name}: cannot execute UPDATE in a read-only transaction"]
 
 
 def test_figures_and_page_are_written(bench_origin: LocalServer, tmp_path: Path) -> None:
@@ -97,3 +96,49 @@ def test_figures_and_page_are_written(bench_origin: LocalServer, tmp_path: Path)
     assert own.main(arguments) == 0
     assert "bench-password" not in path.read_text()
     assert "<svg" in path.with_suffix(".html").read_text()
+
+
+def test_a_statement_that_fails_costs_the_others_nothing_and_one_past_the_cache_says_why(
+    bench_origin: LocalServer,
+) -> None:
+    source = (
+        "SELECT 1 FROM nowhere; SELECT name FROM bench_items WHERE id = 7; SELECT random() FROM bench_items LIMIT 1"
+    )
+    address = own.address_of(with_password(bench_origin).url)
+    targets = [Direct(), Us(CACHED, cache=True)]
+    outcome = own.measure(Live(io.StringIO()), targets, address, own.read_queries(source), 1)
+    broken, random = outcome.skipped
+    assert broken == '1: SELECT 1 FROM nowhere, direct: relation "nowhere" does not exist'
+    assert random.startswith("3: SELECT random() FROM bench_items LIMIT 1: does not come from the cache, bypass")
+    assert outcome.find("2: SELECT name FROM bench_items WHERE id = 7", CACHED) is not None
+    assert outcome.about.startswith("2 statements")
+
+
+MISTAKES = [
+    pytest.param("postgresql://a@127.0.0.1:1/a", "SELECT 1", "onnection refused", id="nobody listens"),
+    pytest.param("nonsense", "SELECT 1", "--origin: missing", id="no URL"),
+    pytest.param("postgresql://a@127.0.0.1:1/a", "SELEC 1", 'syntax error at or near "SELEC"', id="no SQL"),
+    pytest.param("postgresql://a@127.0.0.1:1/a", None, "No such file", id="no file"),
+]
+
+
+@pytest.mark.parametrize(("url", "sql", "said"), MISTAKES)
+def test_a_mistake_is_a_line_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], url: str, sql: str | None, said: str
+) -> None:
+    source = tmp_path / "q.sql"
+    if sql is not None:
+        source.write_text(sql)
+    assert own.main(["--origin", url, "--queries", str(source), "--json", str(tmp_path / "own.json")]) == 2
+    found = capsys.readouterr().err
+    assert found.startswith("bench: ")
+    assert said in found
+    assert not (tmp_path / "own.json").exists()
+
+
+def test_a_file_without_statements_is_nothing_to_measure(
+    bench_origin: LocalServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "q.sql").write_text("-- nothing")
+    assert own.main(["--origin", with_password(bench_origin).url, "--queries", str(tmp_path / "q.sql")]) == 2
+    assert "has no statements" in capsys.readouterr().err

@@ -74,5 +74,9 @@ def _medians(outcome: Outcome, kind: str, target: str) -> dict[str, float]:
 
 
 def _span(values: list[float]) -> str:
-    low, high = digits(min(values)), digits(max(values))
+    low, high = _short(min(values)), _short(max(values))
     return f"{low}×" if low == high else f"{low} – {high}×"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if value < 20 else f"{value:,.0f}"

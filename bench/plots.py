@@ -9,7 +9,7 @@ from html import escape
 from bench import charts, svg
 from bench.live import figure as digits
 from bench.results import Figure, Outcome
-from bench.text import SLACK
+from bench.text import SLACK, TRIPS_BY_TIME
 
 # What is neither throughput nor a distribution, by workload; metrics are matched by their beginning.
 _BARS = {
@@ -110,7 +110,7 @@ _SHOWN = 4
 
 def _round_trips(outcome: Outcome) -> str:
     elapsed = [f for f in outcome.figures if f.metric.endswith(": elapsed")]
-    goals = {goal.name: goal.limit - SLACK for goal in outcome.goals if goal.unit == "round trips by time"}
+    goals = {goal.name: goal.limit - SLACK for goal in outcome.goals if goal.unit == TRIPS_BY_TIME}
     rows = []
     for metric in dict.fromkeys(f.metric for f in elapsed):
         name = metric.removesuffix(": elapsed")

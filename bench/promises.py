@@ -15,7 +15,7 @@ from bench.live import figure, table
 from bench.operations import OPERATIONS
 from bench.results import LATEST, Goal, Run, load
 from bench.targets import CACHED, SHORT_SCRAM
-from bench.text import reach
+from bench.text import TRIPS_BY_TIME, reach
 
 NOT_MEASURED = "not measured"
 
@@ -65,9 +65,9 @@ def _forwarding() -> Iterator[Promise]:
 
 def _trips() -> Iterator[Promise]:
     for operation in OPERATIONS:
-        yield Promise("round-trips", operation.name, "round trips by time")
+        yield Promise("round-trips", operation.name, TRIPS_BY_TIME)
         if operation.cached is not None:
-            yield Promise("round-trips", f"{operation.name}, cached", "round trips by time")
+            yield Promise("round-trips", f"{operation.name}, cached", TRIPS_BY_TIME)
         yield Promise("round-trips", f"{operation.name}, against PgBouncer", "round trips counted")
 
 

@@ -27,7 +27,7 @@ from bench.readiness import await_hits
 from bench.results import Outcome
 from bench.suite import FULL, QUICK, Suite, available, usual_targets
 from bench.targets import CACHED, US, Direct, PgBouncer, Running, Target, Us, knows
-from bench.text import SLACK
+from bench.text import SLACK, TRIPS_BY_TIME
 
 
 def round_trips(suite: Suite) -> Outcome:
@@ -109,7 +109,7 @@ def _promise(outcome: Outcome, operation: Operation) -> None:
         if found is not None and goal is not None:
             name = operation.name if target == "us" else f"{operation.name}, cached"
             # The best of the repeats: a busy machine only adds to what travelling takes.
-            outcome.promise(name, "at most", goal + SLACK, "round trips by time", [min(found.samples)], note)
+            outcome.promise(name, "at most", goal + SLACK, TRIPS_BY_TIME, [min(found.samples)], note)
     # Counted, since a count is the same on every machine.
     mine, rival = (outcome.find(f"{operation.name}: counted", name) for name in ("us", "PgBouncer"))
     if mine is not None and rival is not None:

@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 LATE_FACTOR = 1.5
-"""A workload that takes so much longer than on a quiet machine begins no further rounds beyond the least."""
+"""A workload that takes so much longer than on a quiet machine begins no further rounds once it has enough for an interval."""
 
 
 def clock(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.live import figure, table
 from bench.results import Goal, Outcome
 
+TRIPS_BY_TIME = "round trips by time"
 SLACK = 0.5
 """In parts of a round trip: what computing takes on a busy machine."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.live import figure, table
 from bench.operations import OPERATIONS
 from bench.results import LATEST, Goal, Run, load
-from bench.targets import CACHED, SHORT_SCRAM
+from bench.targets import SHORT_SCRAM_SAID
 from bench.text import TRIPS_BY_TIME, reach
 
 NOT_MEASURED = "not measured"
@@ -87,7 +87,7 @@ def _connecting() -> Iterator[Promise]:
     drivers = {"serverless": ("psycopg 3", "asyncpg", "node-postgres"), "launch": ("node-postgres",)}
     for workload, programs in drivers.items():
         for program in programs:
-            for how in ("", SHORT_SCRAM.removeprefix(CACHED)):
+            for how in ("", SHORT_SCRAM_SAID):
                 for what in ("uncached read", "uncached write", "cached read"):
                     yield Promise(workload, f"{program}: {what}{how}", "× faster than direct")
 

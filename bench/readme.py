@@ -50,7 +50,8 @@ def tables(run: Run) -> str:
             parts += [f"**{outcome.title[:1].upper()}{outcome.title[1:]}.** {outcome.about}", _claims(outcome)]
     if (trips := run.find("round-trips")) is not None:
         parts += [f"**Round trips per operation.** {trips.about}", _trips(trips)]
-    parts += ["**What was promised, and what came out.**", _goals(run)]
+    met = promises.summary(promises.rows(run))
+    parts += [f"**What was promised, and what came out: {met}.** The interval is of 95 %.", _goals(run)]
     if run.repeated:
         parts.append(run.repeated + ".")
     return "\n\n".join(part for part in parts if part)
@@ -101,7 +102,7 @@ def _trips(outcome: Outcome) -> str:
 
 
 def _goals(run: Run) -> str:
-    rows = [["", "figure", "here", "95 %", "target", ""]]
+    rows = [["", "figure", "here", "interval", "target", ""]]
     for row in promises.rows(run):
         # The others have their own tables. Whoever measures a part writes the tables of that part.
         if row.goal is not None and row.section not in _ELSEWHERE:

@@ -15,6 +15,7 @@ from bench.live import figure as digits
 from bench.promises import Row
 from bench.results import LATEST, Goal, Outcome, Run, load
 from bench.style import STYLE
+from bench.targets import SHORT_SCRAM
 from bench.text import reach
 
 _CHAPTERS = {
@@ -25,7 +26,7 @@ _CHAPTERS = {
     "Under load": ("storm", "busy", "idle", "bulk", "workers"),
 }
 _FOLDED = ("Round trips (issue 3)", promises.BEYOND)
-_USUAL = ("direct", "us", "us, cached", "PgBouncer", "Pgpool-II")
+_USUAL = ("direct", "us", "us, cached", SHORT_SCRAM, "PgBouncer", "Pgpool-II")
 
 
 def write(run: Run, path: Path) -> None:

@@ -2,10 +2,10 @@
 
 STYLE = """
 :root{--paper:#fcfcfb;--card:#fff;--ink:#18202b;--faint:#626d7d;--rule:#e3e6ea;--wash:#f3f4f6;
---direct:#9aa3af;--us:#3b7dd8;--cached:#0a8f7c;--pgbouncer:#d97b1f;--pgpool:#9a5bd0;--floor:#c3c9d1;--other:#b5487a;
+--direct:#9aa3af;--us:#3b7dd8;--cached:#0a8f7c;--short:#6ec7b3;--pgbouncer:#d97b1f;--pgpool:#9a5bd0;--floor:#c3c9d1;--other:#b5487a;
 --good:#157f4c;--bad:#b3382c;color-scheme:light dark}
 @media(prefers-color-scheme:dark){:root{--paper:#11151b;--card:#181d25;--ink:#e7eaee;--faint:#97a1af;--rule:#2a313c;--wash:#1f2630;
---direct:#7f8996;--us:#5f9df0;--cached:#2cc0a8;--pgbouncer:#eb9a4b;--pgpool:#b98ae6;--floor:#4b5563;--other:#e07fab;
+--direct:#7f8996;--us:#5f9df0;--cached:#2cc0a8;--short:#1f7f70;--pgbouncer:#eb9a4b;--pgpool:#b98ae6;--floor:#4b5563;--other:#e07fab;
 --good:#45c48a;--bad:#ff8174}}
 *{box-sizing:border-box}html{scroll-behavior:smooth;scroll-padding-top:52px}
 body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.6 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
@@ -19,7 +19,7 @@ p{margin:4px 0 14px;max-width:80ch}.sub,small,.tick{color:var(--faint)}.sub{font
 display:flex;flex-wrap:wrap;gap:4px 18px;font-size:13px;align-items:center}
 .bar a{color:var(--ink);text-decoration:none;font-weight:600}.bar a:hover{text-decoration:underline}.bar .keys{margin-left:auto}
 .key{margin-left:14px;white-space:nowrap}.key i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:5px;vertical-align:-1px}
-i.direct{background:var(--direct)}i.us{background:var(--us)}i.cached{background:var(--cached)}i.pgbouncer{background:var(--pgbouncer)}
+i.direct{background:var(--direct)}i.us{background:var(--us)}i.cached{background:var(--cached)}i.short{background:var(--short)}i.pgbouncer{background:var(--pgbouncer)}
 i.pgpool{background:var(--pgpool)}i.floor{background:var(--floor)}i.other{background:var(--other)}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:14px;margin:18px 0 10px}
 .card{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:16px 18px}
@@ -31,12 +31,12 @@ figcaption{font-weight:600;font-size:14px;margin-bottom:8px}figcaption small{fon
 svg{width:100%;height:auto;display:block;font:12.5px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 svg text{fill:var(--ink)}svg .tick,svg .small{font-size:11.5px}svg .tick,svg .head{fill:var(--faint)}svg .head{font-size:11.5px}
 svg .value{font-variant-numeric:tabular-nums;font-size:12px}
-.direct{fill:var(--direct)}.us{fill:var(--us)}.cached{fill:var(--cached)}.pgbouncer{fill:var(--pgbouncer)}.pgpool{fill:var(--pgpool)}
+.direct{fill:var(--direct)}.us{fill:var(--us)}.cached{fill:var(--cached)}.short{fill:var(--short)}.pgbouncer{fill:var(--pgbouncer)}.pgpool{fill:var(--pgpool)}
 .floor{fill:var(--floor)}.other{fill:var(--other)}
 .dot{fill:var(--ink);fill-opacity:.5}.grid{stroke:var(--rule)}.span{stroke:var(--rule);stroke-width:4;stroke-linecap:round}
 .ring{stroke:var(--card);stroke-width:2}.mark{stroke:var(--ink);stroke-width:1.5;stroke-dasharray:3 2}
 .curve{fill:none;stroke-width:2.2;stroke-linejoin:round}
-.curve.again{stroke-dasharray:5 4}.curve.direct{stroke:var(--direct)}.curve.us{stroke:var(--us)}.curve.cached{stroke:var(--cached)}.curve.pgbouncer{stroke:var(--pgbouncer)}
+.curve.again{stroke-dasharray:5 4}.curve.direct{stroke:var(--direct)}.curve.us{stroke:var(--us)}.curve.cached{stroke:var(--cached)}.curve.short{stroke:var(--short)}.curve.pgbouncer{stroke:var(--pgbouncer)}
 .curve.pgpool{stroke:var(--pgpool)}.curve.floor{stroke:var(--floor)}.curve.other{stroke:var(--other)}
 svg.bullet{width:120px;height:14px;display:inline-block;vertical-align:middle}.track{fill:var(--wash)}rect.met{fill:var(--good)}
 rect.missed{fill:var(--bad)}.goal{stroke:var(--ink);stroke-width:1.5}

@@ -41,6 +41,8 @@ class Group:
 def colour(series: str) -> str:
     """The CSS class of a series."""
     word = series.lower()
+    if word.startswith("us, cached, scram"):
+        return "short"
     if word.startswith("us, cached"):
         return "cached"
     first = word.split(",")[0].strip()

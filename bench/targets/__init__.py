@@ -15,7 +15,7 @@ from bench.targets.base import (
     free_port,
 )
 from bench.targets.others import Odyssey, PgCat, PgDog
-from bench.targets.ours import CACHED, SHORT_SCRAM, US, Direct, Floor, Us, knows, short_scram
+from bench.targets.ours import CACHED, SHORT_SCRAM, SHORT_SCRAM_SAID, US, Direct, Floor, Us, knows, short_scram
 from bench.targets.poolers import PgBouncer, Pgpool
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "MAX_CLIENTS",
     "POOL_SIZE",
     "SHORT_SCRAM",
+    "SHORT_SCRAM_SAID",
     "US",
     "USER",
     "Address",

@@ -28,8 +28,11 @@ from bench.targets.base import (
 
 US = "us"
 CACHED = "us, cached"
-SHORT_SCRAM = "us, cached, scram_iterations = 1"
-"""Where nobody can listen, as on loopback, a login need not be protected against guessing from a recording."""
+SHORT_SCRAM = "us, cached, SCRAM 1"
+"""With ``scram_iterations = 1``: where nobody can listen, a login need not be protected against guessing from a recording."""
+
+SHORT_SCRAM_SAID = ", scram_iterations = 1"
+"""Behind the name of a figure."""
 
 
 class Direct(Target):

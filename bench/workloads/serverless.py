@@ -20,7 +20,7 @@ from bench.actors import ASYNCPG, NODE_POSTGRES, PSYCOPG, ActFailed, Actor, Prog
 from bench.origin import ITEMS
 from bench.results import Outcome
 from bench.suite import Plan, Suite
-from bench.targets import CACHED, SHORT_SCRAM, US, Pgpool, Running, Target, Us, knows, short_scram
+from bench.targets import CACHED, SHORT_SCRAM, SHORT_SCRAM_SAID, US, Pgpool, Running, Target, Us, knows, short_scram
 
 GOAL_DELAY_MS = 40.0
 """One way: nearer than that, what computing takes is no longer small beside it, and nothing was promised."""
@@ -164,7 +164,7 @@ def _promise(plan: Plan, outcome: Outcome, program: Program) -> None:
         (CACHED_READ, SHORT_SCRAM, CACHED_GOAL),
     ):
         what = request.name if request is CACHED_READ else f"uncached {request.name}"
-        what += SHORT_SCRAM.removeprefix(CACHED) if target == SHORT_SCRAM else ""
+        what += SHORT_SCRAM_SAID if target == SHORT_SCRAM else ""
         direct = READ if request is CACHED_READ else request
         ratio = outcome.ratio(
             f"{program.name}: {direct.name}", "direct", target, under_metric=f"{program.name}: {request.name}"

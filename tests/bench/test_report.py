@@ -142,6 +142,7 @@ def test_ticks_are_round_numbers(top: float, ticks: list[float]) -> None:
         ("us, 2 workers", "us"),
         ("us, cached", "cached"),
         ("us, cached, behind", "cached"),
+        ("us, cached, SCRAM 1", "short"),
         ("Odyssey", "other"),
     ],
 )

@@ -454,7 +454,7 @@ class App:
             declarations=declarations_of(settings),
             lost_seconds=_lost_seconds(settings),
         )
-        database.watch(watch.end_epoch)
+        database.watch(watch.end_epoch, watch.doubt)
         self._watches.append(watch)
         watch.start(database.name)
 

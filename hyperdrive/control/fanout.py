@@ -164,9 +164,12 @@ class Fanout:
             del self._links[link.worker]
         link.close()
 
-    def announce(self, database: Database, tags: Iterable[Hashable] | None, ends_epoch: bool) -> Announcement | None:
+    def announce(
+        self, database: Database | None, tags: Iterable[Hashable] | None, ends_epoch: bool
+    ) -> Announcement | None:
         """Tell the others; ``None``: there is nobody to tell."""
-        return self._say({"db": database.name, "tags": None if tags is None else list(tags), "epoch": ends_epoch})
+        name = None if database is None else database.name
+        return self._say({"db": name, "tags": None if tags is None else list(tags), "epoch": ends_epoch})
 
     def _say(self, line: dict[str, Any]) -> Announcement | None:
         links = list(self._links.values())
@@ -203,6 +206,9 @@ class Fanout:
                 self._lost(worker)
 
     def _apply(self, said: dict[str, Any]) -> None:
+        if said["db"] is None:
+            self._cache.end_epochs(is_ours=False)
+            return
         database = self._cache.databases.get(said["db"])
         if database is not None:
             tags = None if said["tags"] is None else frozenset(said["tags"])

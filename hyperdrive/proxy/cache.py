@@ -117,6 +117,7 @@ class Database:
     __slots__ = (
         "_announce",
         "_changed",
+        "_doubted",
         "_epoch_ended",
         "_known",
         "_reads",
@@ -155,6 +156,7 @@ class Database:
         self.shelf: Shelf | None = None
         """Its part in the second level, if there is one."""
         self._changed: Callable[[], None] = lambda: None
+        self._doubted: Callable[[], None] = lambda: None
 
     # --- the catalog ----------------------------------------------------------------------------------------------------------
 
@@ -188,9 +190,10 @@ class Database:
         self.domain.end_epoch()
         self._epoch_ended(self.name)
 
-    def watch(self, changed: Callable[[], None]) -> None:
-        """Have *changed* called when the epoch ends, so that the catalog is loaded anew."""
+    def watch(self, changed: Callable[[], None], doubted: Callable[[], None]) -> None:
+        """Have *changed* called when the epoch ends, so that the catalog is loaded anew, and *doubted* when it may have."""
         self._changed = changed
+        self._doubted = doubted
 
     def judge(self, text: bytes, identity: Identity, types: tuple[int, ...]) -> Cacheable | Refused:
         """The verdict of *text*, which has no comments, for whoever has that identity."""
@@ -235,6 +238,7 @@ class Database:
             self._changed()
         elif tags is None:
             self.domain.touch_all()
+            self._doubted()  # the schema, for all we know
         elif tags:
             self.domain.touch(tags)
         else:
@@ -242,7 +246,8 @@ class Database:
         return self._announce(self, tags, ends_epoch) if is_ours else None
 
 
-Announce = Callable[[Database, "frozenset[int] | None", bool], "Heard | None"]
+Announce = Callable[["Database | None", "frozenset[int] | None", bool], "Heard | None"]
+"""Told of a change: of which database (``None``: of all), of what (``None``: unknown), and whether the epoch ends."""
 
 
 class Cache:
@@ -262,7 +267,7 @@ class Cache:
         self.wanted: Callable[[Database], None] = lambda database: None
         """Told of each database that is asked for the first time: its catalog has to be loaded."""
         self.on_touch: Announce = lambda database, tags, ends_epoch: None
-        """Told of every change made through this process: tags (``None``: unknown) and whether the epoch ends."""
+        """Told of every change made through this process."""
         self.on_epoch: Callable[[str], None] = lambda database: None
         """Told of each database whose catalog has changed, by whoever it was changed."""
         self.suspended: set[int] = set()
@@ -295,6 +300,12 @@ class Cache:
             if self.keeps_catalogs:
                 self.wanted(found)
         return found
+
+    def end_epochs(self, *, is_ours: bool = True) -> Heard | None:
+        """Something changed that all databases have in common, such as a role. Returns what ``Database.touch`` does."""
+        for database in list(self.databases.values()):
+            database.touch(None, ends_epoch=True, is_ours=False)
+        return self.on_touch(None, None, True) if is_ours else None
 
     def change(self, settings: CacheSettings) -> None:
         """RELOAD, or the kill switch: entries were dated by the old policies, so a change of those drops them."""

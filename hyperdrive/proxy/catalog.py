@@ -39,6 +39,10 @@ _RETRY_SECONDS: Final = 1.0
 _SLACK_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 0.05
 _MAX_PAUSE_SECONDS: Final = 1.0
+_DOUBT_SECONDS: Final = 0.5
+"""Between two polls at the least, however much is done that may have been DDL."""
+_DOUBT_SHARE: Final = 10.0
+"""And so many times what the last one took."""
 _FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, HyperdriveError)
 
 
@@ -113,8 +117,8 @@ class CatalogWatch:
     """
 
     __slots__ = (
-        "_catalog", "_changed", "_clock", "_connect", "_connection", "_declarations", "_epoch", "_last", "_lost_seconds", "_poll_seconds",
-        "_task", "_verified_at", "_wake", "metrics",
+        "_catalog", "_changed", "_clock", "_connect", "_connection", "_declarations", "_doubted", "_epoch", "_last", "_lost_seconds",
+        "_poll_seconds", "_task", "_took_seconds", "_verified_at", "_wake", "metrics",
     )  # fmt: skip
 
     def __init__(
@@ -138,6 +142,10 @@ class CatalogWatch:
         self._last: Catalog | None = None
         """The newest catalog of this epoch, also while it is not vouched for."""
         self._verified_at = clock.now()
+        self._took_seconds = 0.0
+        """The last poll."""
+        self._doubted: asyncio.TimerHandle | None = None
+        """A poll ahead of its time."""
         self._connection: Any = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -170,6 +178,7 @@ class CatalogWatch:
 
     async def close(self) -> None:
         """Stop; the connection is closed."""
+        self._trust()
         task, self._task = self._task, None
         while task is not None and not task.done():
             # A rollback that fails on the way out turns the cancellation into an error of asyncpg's, and the watch would go on.
@@ -185,6 +194,13 @@ class CatalogWatch:
         self._publish(None)
         self._wake.set()
 
+    def doubt(self) -> None:
+        """Code ran of which nobody knows what it did; it may have been DDL. Look soon."""
+        if self._doubted is None:
+            wait = max(_DOUBT_SECONDS, _DOUBT_SHARE * self._took_seconds)
+            due = self._verified_at + wait - self._clock.now()
+            self._doubted = asyncio.get_running_loop().call_later(max(0.0, due), self._wake.set)
+
     def _publish(self, catalog: Catalog | None) -> None:
         if catalog is not self._catalog:
             self._catalog = catalog
@@ -195,6 +211,7 @@ class CatalogWatch:
         pause = 0.0
         while True:
             self._wake.clear()
+            self._trust()
             epoch = self._epoch
             failures = 0 if await self._succeeds() else failures + 1
             # DDL comes in bursts, migrations above all: what is void before it is read is not read at once again.
@@ -208,6 +225,11 @@ class CatalogWatch:
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    def _trust(self) -> None:
+        doubted, self._doubted = self._doubted, None
+        if doubted is not None:
+            doubted.cancel()
 
     async def _succeeds(self) -> bool:
         try:
@@ -233,6 +255,7 @@ class CatalogWatch:
         if self._last is not None and not is_new:
             self.metrics.polls += 1
             found = await fingerprint(self._connection)
+            self._took_seconds = self._clock.now() - asked_at
             if epoch != self._epoch:
                 return  # it is void already
             if found == self._last.fingerprint:

@@ -300,6 +300,7 @@ class Reader:
             and wanted is self._wanted
             and told is self._told
             and identity.epoch == pool.database.domain.epoch
+            and not pool.cache.suspended
         ):
             return identity
         self._wanted = None
@@ -310,8 +311,6 @@ class Reader:
             return self._not(Rule.OFF, "hyperdrive.cache")
         if controls.max_staleness == 0.0:
             return self._not(Rule.EXPIRED, "hyperdrive.max_staleness")
-        if pool.cache.suspended:
-            return self._not(Rule.STREAM_DOWN, "another worker is not heard of")
         identity = self._identify(session)
         if identity is None:
             return None
@@ -323,6 +322,8 @@ class Reader:
     def _identify(self, session: ClientSession) -> Identity | None:
         """Who the session is now, with the space of its entries; ``None``: nothing of it can be kept apart, which has been counted."""
         pool = self._pool
+        if pool.cache.suspended:
+            return self._not(Rule.STREAM_DOWN, "another worker is not heard of")
         if pool.database.catalog is None:
             return self._not(Rule.ORIGIN_UNKNOWN, pool.database.why_unknown)
         identity = pool.maybe_identity(session.journal.wanted)

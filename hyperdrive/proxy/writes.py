@@ -15,7 +15,7 @@ from hyperdrive.sql.writes import NOTHING, UNKNOWN_AND_EPOCH, Writes
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from hyperdrive.proxy.cache import Database, Heard, PoolCache
+    from hyperdrive.proxy.cache import Cache, Database, Heard, PoolCache
     from hyperdrive.session.client import ClientSession
 
 DOUBT_SECONDS: Final = 10.0
@@ -59,7 +59,7 @@ def applied(noted: Noted, pool: PoolCache, session: ClientSession | None) -> tup
     the client is told.
     """
     found = changed_by(noted, pool, session)
-    return found.relations is None, pool.database.touch(found.relations, ends_epoch=found.ends_epoch)
+    return found.relations is None, _touch(pool.cache, pool.database, found)
 
 
 def lost(noted: Noted, pool: PoolCache, session: ClientSession | None) -> Doubt | None:
@@ -67,16 +67,23 @@ def lost(noted: Noted, pool: PoolCache, session: ClientSession | None) -> Doubt 
     found = changed_by(noted, pool, session)
     if found.relations is not None and not found.relations:
         return None
-    pool.database.touch(found.relations, ends_epoch=found.ends_epoch)
-    return Doubt(pool.database, found)
+    _touch(pool.cache, pool.database, found)
+    return Doubt(pool.cache, pool.database, found)
+
+
+def _touch(cache: Cache, database: Database, found: Writes) -> Heard | None:
+    if found.is_shared:
+        return cache.end_epochs()
+    return database.touch(found.relations, ends_epoch=found.ends_epoch)
 
 
 class Doubt:
     """A commit that may become visible at any moment, or never."""
 
-    __slots__ = ("_database", "_hold", "_writes")
+    __slots__ = ("_cache", "_database", "_hold", "_writes")
 
-    def __init__(self, database: Database, writes: Writes) -> None:
+    def __init__(self, cache: Cache, database: Database, writes: Writes) -> None:
+        self._cache = cache
         self._database = database
         self._writes = writes
         self._hold = database.domain.hold(writes.relations)
@@ -84,4 +91,4 @@ class Doubt:
     def release(self) -> None:
         """It has happened by now, or never will."""
         self._hold.release()
-        self._database.touch(self._writes.relations, ends_epoch=self._writes.ends_epoch)
+        _touch(self._cache, self._database, self._writes)

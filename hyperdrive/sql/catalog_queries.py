@@ -79,8 +79,9 @@ select c.contypid::int8, pg_get_constraintdef(c.oid) from pg_constraint c where 
     # referencing relation, referenced relation, on update, on delete
     "foreign_keys": """
 select conrelid::int8, confrelid::int8, confupdtype::text, confdeltype::text from pg_constraint where contype = 'f'""",
-    # relation, function
-    "triggers": "select tgrelid::int8, tgfoid::int8 from pg_trigger where not tgisinternal and tgenabled <> 'D'",
+    # relation, function; up to 14 those that a partition has from its parent are internal
+    "triggers": """
+select tgrelid::int8, tgfoid::int8 from pg_trigger where (not tgisinternal or tgfoid >= 16384) and tgenabled <> 'D'""",
     # relation, event (2 UPDATE, 3 INSERT, 4 DELETE), is_instead
     "rules": "select ev_class::int8, ev_type::text, is_instead from pg_rewrite where ev_type <> '1'",
     # relation, function: what its defaults, checks, index expressions, policies and (matview) query call, built-ins left out
@@ -118,7 +119,7 @@ _COLUMNS: Final[dict[str, int]] = {
 _TRACKED: Final = (
     "pg_attribute pg_inherits pg_rewrite pg_proc pg_enum pg_policy pg_auth_members pg_db_role_setting pg_publication "
     "pg_publication_rel pg_trigger pg_event_trigger pg_namespace pg_operator pg_cast pg_aggregate pg_opclass pg_constraint "
-    "pg_collation pg_range pg_ts_config pg_ts_dict pg_attrdef"
+    "pg_collation pg_range pg_ts_config pg_ts_config_map pg_ts_dict pg_attrdef pg_amop pg_amproc pg_conversion"
 ).split()
 # Which rows of a catalog belong to temporary objects: others' temporary tables must not flush the cache.
 _FILTERS: Final = {
@@ -135,6 +136,7 @@ _KEYS: Final = {
     "pg_inherits": "x.inhrelid::int8 * 2048 + x.inhseqno",
     "pg_aggregate": "x.aggfnoid::oid::int8",
     "pg_range": "x.rngtypid::int8",
+    "pg_ts_config_map": "x.mapcfg::int8 * 65536 + x.maptokentype * 256 + x.mapseqno",
     "pg_db_role_setting": "x.setdatabase::int8 * 4294967296 + x.setrole::int8",
     "pg_auth_members": "x.roleid::int8 * 4294967296 + x.member::int8",
 }

@@ -34,15 +34,18 @@ class Writes:
     """OIDs; empty: nothing that is ever cached. ``None``: an unknown write, which may have changed anything."""
     ends_epoch: bool = False
     """DDL, GRANT, roles, settings' defaults: every verdict and every entry of the database is void."""
+    is_shared: bool = False
+    """Not of this database alone: roles and databases are the whole server's (manage-ag-overview)."""
 
     def __or__(self, other: Writes) -> Writes:
         relations = None if self.relations is None or other.relations is None else self.relations | other.relations
-        return Writes(relations, self.ends_epoch or other.ends_epoch)
+        return Writes(relations, self.ends_epoch or other.ends_epoch, self.is_shared or other.is_shared)
 
 
 NOTHING: Final = Writes(frozenset())
 UNKNOWN: Final = Writes(None)
 UNKNOWN_AND_EPOCH: Final = Writes(None, ends_epoch=True)
+EVERYWHERE: Final = Writes(None, ends_epoch=True, is_shared=True)
 
 
 def targets(sql: bytes, catalog: Catalog, path: Sequence[int]) -> Writes:
@@ -60,8 +63,6 @@ def targets(sql: bytes, catalog: Catalog, path: Sequence[int]) -> Writes:
         for raw in statements:
             ((node, tree),) = raw["stmt"].items()
             found |= _statement(node, tree, catalog, path)
-            if found is UNKNOWN_AND_EPOCH:
-                break
         return found
     except RecursionError:
         return UNKNOWN_AND_EPOCH
@@ -93,6 +94,10 @@ _HARMLESS: Final = frozenset(
     """VariableSetStmt VariableShowStmt DiscardStmt DeallocateStmt PrepareStmt ListenStmt UnlistenStmt NotifyStmt ClosePortalStmt
     FetchStmt LockStmt CheckPointStmt ConstraintsSetStmt VacuumStmt LoadStmt ReindexStmt ClusterStmt""".split()
 )
+_SHARED: Final = frozenset(
+    """CreateRoleStmt AlterRoleStmt AlterRoleSetStmt DropRoleStmt GrantRoleStmt AlterDatabaseStmt AlterDatabaseSetStmt DropdbStmt
+    AlterSystemStmt""".split()
+)
 _CODE: Final = frozenset(("CallStmt", "ExecuteStmt"))
 """May change rows, and hardly the schema: who calls them often would lose the catalog as often. Not so DO, whose use is migrations."""
 
@@ -118,6 +123,8 @@ def _statement(node: str, tree: Tree, catalog: Catalog, path: Sequence[int]) -> 
         return UNKNOWN_AND_EPOCH if tree.get("kind") == "TRANS_STMT_COMMIT_PREPARED" else NOTHING
     if node == "RefreshMatViewStmt":
         return _Closure(catalog, path).refresh(tree.get("relation", {}))
+    if node in _SHARED or tree.get("renameType") in ("OBJECT_ROLE", "OBJECT_DATABASE"):
+        return EVERYWHERE
     return UNKNOWN if node in _CODE else UNKNOWN_AND_EPOCH
 
 
@@ -197,6 +204,8 @@ class _Closure:
         if not self._calls_are_harmless(oid):
             raise _Unknown
         self.found.add(oid)
+        if relation.kind == "p" and event is Event.UPDATE and self.catalog.identity.version < 150000:
+            self._change(oid, Event.DELETE)  # a row that moves was deleted there, and what refers to it follows
         if relation.kind == "v":
             self._change_behind(relation, event)
         elif relation.kind not in ("r", "p", "m"):

@@ -131,3 +131,47 @@ async def test_a_trigger_made_by_hidden_ddl(scene: CachedScene, ddl: list[str]) 
     reader = await stored(scene, OTHER)
     assert not (await writer.query(INSERT)).errors
     assert await is_served_right(scene, reader, OTHER)
+
+
+async def test_a_trigger_made_by_a_function(scene: CachedScene) -> None:
+    """It is looked for at once, and not when the next poll is due; until then everything of before is dropped."""
+    await scene.sql(TR)
+    await scene.sql(
+        "create function mk() returns void language plpgsql as"
+        " $$begin create trigger x after insert on t for each row execute function tr(); end$$"
+    )
+    reader, writer = await stored(scene, OTHER), await scene.client()
+    epoch = scene.database.domain.epoch
+    assert not (await writer.query("select mk()")).errors
+    await eventually(lambda: scene.database.domain.epoch > epoch, "the trigger is seen")
+    await stored(scene, OTHER, reader)
+    assert not (await writer.query(INSERT)).errors
+    assert await is_served_right(scene, reader, OTHER)
+
+
+async def test_code_that_changes_no_schema_ends_no_epoch(scene: CachedScene) -> None:
+    await scene.sql("create function busy() returns void language plpgsql as $$begin update t set v = 'busy'; end$$")
+    reader, writer = await stored(scene, T), await scene.client()
+    epoch = scene.database.domain.epoch
+    polls = sum(watch.metrics.polls for watch in scene.proxy.app._watches)
+    for _ in range(20):
+        assert not (await writer.query("select busy()")).errors
+    await eventually(lambda: sum(w.metrics.polls for w in scene.proxy.app._watches) > polls, "a poll")
+    assert epoch == scene.database.domain.epoch
+    await stored(scene, T, reader)
+    assert await is_served_right(scene, reader, T)
+
+
+async def test_roles_are_changed_by_way_of_another_database(scene: CachedScene) -> None:
+    """Roles are the whole server's: what they may do in one database changes by a statement in any."""
+    await scene.sql(
+        "drop role if exists low, many; create role many; create role low in role many; grant select on t to many"
+    )
+    try:
+        reader, writer = await scene.client(), await scene.client(database="postgres")
+        await reader.query("set role low")
+        await stored(scene, T, reader)
+        assert not (await writer.query("revoke many from low")).errors
+        assert ["42501"] == (await reader.query(T)).errors
+    finally:
+        await scene.sql("drop owned by low, many; drop role low, many")

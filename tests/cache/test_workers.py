@@ -140,6 +140,25 @@ async def test_a_link_that_breaks_is_made_anew_and_nothing_is_served_meanwhile(w
         assert [(str(number),)] == (await reader.query(READ)).rows
 
 
+async def test_while_a_worker_is_not_heard_of_nothing_is_served(workers: Workers) -> None:
+    """Nor to those that were served before, whose settings need no second look; nor is anything stored."""
+    await workers.start(0)
+    reader = await workers.client(0)
+    suspended = workers.apps[0].proxy.cache.suspended
+    for _ in range(2):
+        await reader.query(READ)
+    assert "hit" == workers.how(0, reader)
+    suspended.add(7)
+    workers.apps[0].proxy.cache.databases[workers.apps[0].dsn.database].domain.touch_all()
+    for sql in (READ, READ, "select typname from pg_type where oid = 25"):
+        await reader.query(sql)
+        assert "stream-down" == workers.how(0, reader)
+    suspended.clear()
+    for _ in range(2):
+        await reader.query(READ)
+    assert "hit" == workers.how(0, reader)
+
+
 async def test_a_gap_drops_everything(workers: Workers) -> None:
     first, second = await workers.start(0), await workers.start(1)
     reader = await workers.client(1)

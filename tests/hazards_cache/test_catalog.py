@@ -39,7 +39,9 @@ CHANGES = [
     "alter domain dom add check (value > 0)", "alter table a alter column v set default 'x'", "create schema s", "refresh materialized view mv",
     "create operator === (leftarg = int, rightarg = int, function = int4eq)", "create cast (mood as int) with inout", "alter table b drop constraint b_id_fkey",
     "create publication pub for table a", "vacuum full a", "alter table b set unlogged",
-    "create text search configuration conf (copy = simple)", "create collation coll (locale = 'C')", "select pg_reload_conf()",
+    "create text search configuration conf (copy = simple)", "alter text search configuration conf alter mapping for asciiword with english_stem",
+    "create default conversion conv for 'LATIN1' to 'UTF8' from iso8859_1_to_utf8",
+    "create operator family fam using btree; alter operator family fam using btree add operator 1 < (int, int), function 1 (int, int) btint4cmp(int, int)", "create collation coll (locale = 'C')", "select pg_reload_conf()",
 ]  # fmt: skip
 NO_CHANGES = [
     "insert into a values (1, 'x')", "update a set v = 'y'", "delete from a", "analyze a", "vacuum a", "create temp table tt (a int)", "create index on a (v)", "select 1",

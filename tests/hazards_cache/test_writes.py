@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from hyperdrive.sql.catalog import Declarations
+from hyperdrive.sql.catalog import Declarations, ForeignKey
+from hyperdrive.sql.writes import targets
 
 NOTHING: set[str] = set()
 
@@ -158,3 +161,28 @@ def test_long_lists_of_rows_are_known_and_other_long_texts_unknown(database: Any
     calls = ", ".join(["(ui(1), 'x')"] * 5000)
     assert "unknown" == database.written(f"insert into txt values {calls}")
     assert "epoch" == database.written(f"do $${rows}$$")
+
+
+def test_what_a_row_that_changes_its_partition_takes_along(database18: Any) -> None:
+    """Up to 14 it was deleted from the one, and what refers to it was, too."""
+    catalog = copy(database18.catalog)
+    oids = {relation.name: oid for oid, relation in catalog.relations.items()}
+    key = ForeignKey(oids["aunt"], oids["parted"], "a", "c")
+    catalog.foreign_keys_by_parent = {**catalog.foreign_keys_by_parent, oids["parted"]: [key]}
+    sql = b"update parted set a = 2"
+    for version, expected in ((150000, False), (140000, True)):
+        catalog.identity = replace(catalog.identity, version=version)
+        assert expected == (oids["aunt"] in (targets(sql, catalog, database18.path).relations or ()))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "create role x", "alter role reader superuser", "alter role reader set search_path = x", "drop role reader",
+        "grant reader to member", "revoke reader from member", "alter database x set search_path = y", "drop database x",
+        "alter system set work_mem = '1MB'", "alter role reader rename to writer", "select 1; drop role reader",
+    ],
+)  # fmt: skip
+def test_what_concerns_all_databases(database18: Any, sql: str) -> None:
+    assert database18.writes(sql).is_shared
+    assert not database18.writes("alter table t rename to t2; drop view v; do ''").is_shared

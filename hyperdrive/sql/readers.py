@@ -205,7 +205,10 @@ class WriteVerdicts:
         if shared is None:
             self.parsed += 1
             shared = targets(sql, catalog, path)
-            self._shapes.put((form, path), shared, len(form) + _REFUSED_BYTES)
+            if shared.is_literal:
+                self._known.put(key, shared, len(sql) + _REFUSED_BYTES)
+            else:
+                self._shapes.put((form, path), shared, len(form) + _REFUSED_BYTES)
         elif self._sights.is_second(hash(sql)):
             self._known.put(key, shared, len(sql) + _REFUSED_BYTES)
         return shared

@@ -9,6 +9,7 @@ changes nothing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -36,10 +37,17 @@ class Writes:
     """DDL, GRANT, roles, settings' defaults: every verdict and every entry of the database is void."""
     is_shared: bool = False
     """Not of this database alone: roles and databases are the whole server's (manage-ag-overview)."""
+    is_literal: bool = False
+    """It hangs on what a literal says: another text of the same shape may change something else."""
 
     def __or__(self, other: Writes) -> Writes:
         relations = None if self.relations is None or other.relations is None else self.relations | other.relations
-        return Writes(relations, self.ends_epoch or other.ends_epoch, self.is_shared or other.is_shared)
+        return Writes(
+            relations,
+            self.ends_epoch or other.ends_epoch,
+            self.is_shared or other.is_shared,
+            self.is_literal or other.is_literal,
+        )
 
 
 NOTHING: Final = Writes(frozenset())
@@ -99,7 +107,9 @@ _SHARED: Final = frozenset(
     AlterSystemStmt""".split()
 )
 _CODE: Final = frozenset(("CallStmt", "ExecuteStmt"))
-"""May change rows, and hardly the schema: who calls them often would lose the catalog as often. Not so DO, whose use is migrations."""
+_DDL: Final = re.compile(r"(?i)\b(?:create|alter|drop|grant|revoke|reassign|import|comment|security|execute)\b|\\")
+"""Words that a block of code would have to hold somewhere to change the schema by itself. What it calls is another matter, as it is
+with CALL: the catalog is looked at soon afterwards. Escapes (``e'cre\\x61te'``) could hide them."""
 
 
 def _statement(node: str, tree: Tree, catalog: Catalog, path: Sequence[int]) -> Writes:
@@ -123,6 +133,9 @@ def _statement(node: str, tree: Tree, catalog: Catalog, path: Sequence[int]) -> 
         return UNKNOWN_AND_EPOCH if tree.get("kind") == "TRANS_STMT_COMMIT_PREPARED" else NOTHING
     if node == "RefreshMatViewStmt":
         return _Closure(catalog, path).refresh(tree.get("relation", {}))
+    if node == "DoStmt":
+        body = " ".join([item["DefElem"]["arg"].get("String", {}).get("sval", "") for item in tree.get("args", ())])
+        return Writes(None, ends_epoch=_DDL.search(body) is not None, is_literal=True)
     if node in _SHARED or tree.get("renameType") in ("OBJECT_ROLE", "OBJECT_DATABASE"):
         return EVERYWHERE
     return UNKNOWN if node in _CODE else UNKNOWN_AND_EPOCH

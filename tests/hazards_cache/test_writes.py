@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hyperdrive.sql.catalog import Declarations, ForeignKey
+from hyperdrive.sql.readers import WriteVerdicts
 from hyperdrive.sql.writes import targets
 
 NOTHING: set[str] = set()
@@ -66,7 +67,12 @@ WRITES = [
     ("select shaky(v) from t", "unknown"),
     ("select 1::shaky_domain", "unknown"),
     ("insert into shaky_typed values (1, 1)", "unknown"),
-    ("do 'begin end'", "epoch"),
+    ("do 'begin update t set v = 1; end'", "unknown"),
+    ("do 'begin Alter table t add x int; end'", "epoch"),
+    ("do $$begin\nalter\ntable t add x int;\nend$$", "epoch"),
+    ("do language plpgsql 'begin execute concat(''cre'', ''ate table x ()''); end'", "epoch"),
+    (r"do e'begin \x61lter table t add x int; end'", "epoch"),
+    (r"do e'begin perform \'\\\\x61lter\'; end'", "epoch"),
     ("explain analyze execute p", "unknown"),
     ("explain analyze create table newer as select 1", "epoch"),
     ("create temp table newer as execute p", "unknown"),
@@ -163,6 +169,13 @@ def test_long_lists_of_rows_are_known_and_other_long_texts_unknown(database: Any
     assert "epoch" == database.written(f"do $${rows}$$")
 
 
+def test_what_hangs_on_a_literal_is_shared_by_no_shape(database18: Any) -> None:
+    verdicts = WriteVerdicts()
+    verdicts.use(database18.catalog)
+    for sql, ends_epoch in ((b"do 'begin end'", False), (b"do 'drop table t'", True), (b"do 'end'", False)):
+        assert ends_epoch == verdicts.targets(sql, database18.path).ends_epoch
+
+
 def test_what_a_row_that_changes_its_partition_takes_along(database18: Any) -> None:
     """Up to 14 it was deleted from the one, and what refers to it was, too."""
     catalog = copy(database18.catalog)
@@ -185,4 +198,4 @@ def test_what_a_row_that_changes_its_partition_takes_along(database18: Any) -> N
 )  # fmt: skip
 def test_what_concerns_all_databases(database18: Any, sql: str) -> None:
     assert database18.writes(sql).is_shared
-    assert not database18.writes("alter table t rename to t2; drop view v; do ''").is_shared
+    assert not database18.writes("alter table t rename to t2; drop view v; do 'create'").is_shared

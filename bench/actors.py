@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,10 +101,18 @@ def actor(program: Program, target: Running) -> Iterator[Actor]:
 
 
 def actors(stack: ExitStack, program: Program, targets: Sequence[Running]) -> dict[str, Actor]:
-    """*program* against each of *targets* by name, started side by side; *stack* ends them."""
-    contexts = [actor(program, target) for target in targets]
-    with ThreadPoolExecutor(max(1, len(contexts))) as pool:
-        made = list(pool.map(lambda context: context.__enter__(), contexts))
-    for context in contexts:
-        stack.push(context)
-    return {target.name: one for target, one in zip(targets, made, strict=True)}
+    """*program* against each of *targets* by name, started side by side; *stack* ends them, also when one did not start.
+
+    Raises:
+        ActFailed: one of them ended at once.
+    """
+    with ThreadPoolExecutor(max(1, len(targets))) as pool:
+        starting = [pool.submit(_entered, actor(program, target)) for target in targets]
+    for started in starting:
+        if started.exception() is None:
+            stack.push(started.result()[0])
+    return {target.name: started.result()[1] for target, started in zip(targets, starting, strict=True)}
+
+
+def _entered(context: AbstractContextManager[Actor]) -> tuple[AbstractContextManager[Actor], Actor]:
+    return context, context.__enter__()

@@ -36,7 +36,7 @@ def sentence(run: Run) -> str:
 
 def setting(run: Run) -> str:
     """What the headline is about."""
-    where = f", the database {run.distance} away" if run.distance else ""
+    where = f", over {run.distance}" if run.distance else ""
     return f"faster than a direct connection, each request on a new connection with TLS{where}"
 
 

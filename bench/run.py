@@ -169,6 +169,7 @@ def _carry_out(run: Run, plan: Plan, live: Live, targets: list[Target], names: S
             run.seconds = watch.seconds
             run.machine["load after"] = load()
             run.save(path, promises.plain(run))
+        live.progress = ""
     return broken
 
 

@@ -164,12 +164,15 @@ class Suite:
 
     def _begin(self, target: Target, address: Address) -> _Begun | Missing | RuntimeError:
         """Start it, and wait until it is ready; in a thread."""
-        context = target.start(address)
-        try:
-            running = context.__enter__()
-        except (Missing, RuntimeError) as reason:
-            return reason
-        return _Begun(context, running, await_hits(running) if _has_cache(target) else None)
+        with ExitStack() as stack:  # whatever happens until it is ready, it does not stay behind
+            try:
+                running = stack.enter_context(target.start(address))
+                no_hit = await_hits(running) if _has_cache(target) else None
+            except (Missing, RuntimeError) as reason:
+                return reason
+            except Exception as error:  # one target must not cost the others their figures
+                return RuntimeError(f"{type(error).__name__}: {error}")
+            return _Begun(stack.pop_all(), running, no_hit)
 
     def _keep(self, target: Target, address: Address, outcome: _Begun | Missing | RuntimeError) -> None:
         if not isinstance(outcome, _Begun):
@@ -236,7 +239,7 @@ class Suite:
 class _Begun:
     """A target that was started; *no_hit* says why its cache is not ready."""
 
-    context: AbstractContextManager[Running]
+    context: AbstractContextManager[object]
     running: Running
     no_hit: str | None
 

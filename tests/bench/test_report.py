@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -47,6 +48,25 @@ def test_goals_stand_with_what_came_out() -> None:
     page = report.page(run([900.0, 800.0]))
     assert "1 of 1 met" in page
     assert "met, uncertain" in page
+
+
+def test_the_headline_says_how_many_times_faster_over_all_drivers() -> None:
+    made = Outcome("serverless", "a new connection per request", "about")
+    for program, direct in (("psycopg 3", 560.0), ("asyncpg", 640.0)):
+        for _ in range(3):
+            made.add(f"{program}: read", "direct", "ms", direct)
+            made.add(f"{program}: write", "direct", "ms", direct)
+            made.add(f"{program}: read", "us", "ms", 80.0)
+            made.add(f"{program}: write", "us", "ms", 100.0)
+            made.add(f"{program}: cached read", "us, cached", "ms", 5.0)
+    page = report.page(replace(run([900.0]), outcomes=[made], distance="80 ms there and back"))
+    assert "<h1>5.6 – 8.0× uncached, 112 – 128× from the cache</h1>" in page
+    assert "each request on a new connection with TLS, over 80 ms there and back" in page
+    assert "<b>5.6 – 6.4×</b><span>faster: writes</span>" in page
+
+
+def test_without_new_connections_the_headline_promises_nothing() -> None:
+    assert "<h1>Hyperdrive, measured</h1>" in report.page(run([900.0]))
 
 
 def test_a_page_is_made_again_from_its_figures(tmp_path: Path) -> None:

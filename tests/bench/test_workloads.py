@@ -83,6 +83,9 @@ def test_what_does_not_start_is_left_out_once_with_its_last_words(suite: Suite) 
     for _ in range(2):
         assert [running.name for running in suite.running([broken, Fake("us"), missing])] == ["us"]
     assert suite.skipped == ["a did not start: fatal: no", "b: apt-get install b"]
+    odd = Fake("c", ValueError("what?"))
+    assert [running.name for running in suite.running([odd, Fake("d")])] == ["d"]
+    assert suite.skipped[-1] == "c did not start: ValueError: what?"
 
 
 def test_a_target_that_cannot_do_it_costs_nobody_else_a_figure(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:

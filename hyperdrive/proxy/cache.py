@@ -8,6 +8,7 @@ fills in ``fills``, and what writes do is in ``writes``. Knows no client.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -256,6 +257,8 @@ class Cache:
     def __init__(self, settings: CacheSettings, now: Callable[[], float]) -> None:
         self.settings = settings
         self.now = now
+        self.process = secrets.token_hex(8).encode()
+        """Tells it from every other, in tokens."""
         self.chance: Callable[[], float] = random
         """Uniform in [0, 1): for jitter and early refreshes."""
         self.metrics = CacheMetrics()

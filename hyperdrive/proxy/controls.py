@@ -22,6 +22,7 @@ class Controls:
     is_on: bool = True
     max_staleness: float | None = None
     override: Override | None = None
+    min_token: bytes = b""
 
 
 NOTHING: Final = Controls()
@@ -42,6 +43,7 @@ def _controls(items: tuple[tuple[bytes, bytes], ...]) -> Controls:
         is_on=is_on(values.get(b"cache") or b"on"),
         max_staleness=_seconds(values, b"max_staleness"),
         override=None if is_default else Override(max_age=max_age, stale_while_revalidate=behind),
+        min_token=values.get(b"min_token") or b"",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from hyperdrive.cache.fill import open_fill
@@ -23,6 +24,7 @@ from hyperdrive.proxy.controls import NOTHING, Controls, controls_of
 from hyperdrive.proxy.fills import Filling
 from hyperdrive.proxy.guard import guarded
 from hyperdrive.proxy.identity import agrees
+from hyperdrive.proxy.tokens import Floor, token_of
 from hyperdrive.session.server import IDLE
 from hyperdrive.sql.introspection import may_be_introspection
 from hyperdrive.sql.resolve import Cacheable
@@ -63,6 +65,7 @@ class Reader:
         "_client",
         "_controls",
         "_flight",
+        "_floor",
         "_identity",
         "_now",
         "_pool",
@@ -83,6 +86,7 @@ class Reader:
     def __init__(self, client: ClientConnection, pool: PoolCache) -> None:
         self._client = client
         client.session.last_read = self.last_read
+        client.session.token = partial(token_of, pool.cache, pool.database)
         self._pool = pool
         self._now = pool.cache.now
         self._store = pool.cache.store
@@ -92,6 +96,7 @@ class Reader:
         self._space: Space
         self._identity: Identity | None = None
         self._controls: Controls = NOTHING
+        self._floor = Floor()
         self._flight: Flight | None = None
         self._probing: Filling | None = None
         """What the second level is being asked for."""
@@ -278,9 +283,10 @@ class Reader:
 
     def _ask_known(self, session: ClientSession, read: Read) -> bool:
         entry = self._space.entries.get(read.key)
-        if entry is not None and entry.is_valid() and self._now() < entry.fresh_until:
+        now = self._now()
+        if entry is not None and entry.is_valid() and now < entry.fresh_until and entry.sent_at > self._floor.since:
             session.pipe.saved[Saved.KNOWN] += 1
-            self._serve(session, read.kind, entry, "hit", self._now())
+            self._serve(session, read.kind, entry, "hit", now)
             return True
         return self._ask(session, read, KNOWN, KNOWN_POLICY, may_serve=True)
 
@@ -333,6 +339,9 @@ class Reader:
             return self._not(Rule.SESSION_STATE, identity.refused)
         if identity.reported is not None and not agrees(session.told, identity.reported):
             return self._not(Rule.SESSION_STATE, "a reported setting that has changed")
+        token = controls_of(session.journal.wanted).min_token
+        if not self._floor.accepts(token, pool.cache, pool.database):
+            return self._not(Rule.OWN_WRITE, "hyperdrive.min_token of another origin")
         self._identity, self._space = identity, pool.space(identity)
         return identity
 
@@ -374,7 +383,7 @@ class Reader:
             self._store.drop(entry)
             self.last_rule = Rule.INVALIDATED
             return False
-        if entry.fill_no <= self.last_write_no:
+        if entry.fill_no <= self.last_write_no or entry.sent_at <= self._floor.since:
             self.last_rule = Rule.OWN_WRITE
             return False
         now = self._now()
@@ -435,7 +444,7 @@ class Reader:
         if entry is None or not entry.is_valid() or now >= entry.error_until or entry.fill_no <= self.last_write_no:
             return False
         most = self._controls.max_staleness
-        if most is not None and now - entry.sent_at > most:
+        if (most is not None and now - entry.sent_at > most) or entry.sent_at <= self._floor.since:
             return False
         self._pool.cache.reads.stale_if_error += 1
         self._serve(session, read.kind, entry, "stale", now)
@@ -454,7 +463,8 @@ class Reader:
             self._client.lead = self._filling(read, found, policy, read.kind, bound=0)
             return False
         flight = space.flights.get(read.key)
-        may_wait = self._client.server is None and may_serve and self._controls.max_staleness is None
+        is_patient = self._controls.max_staleness is None and self._floor.since == -inf
+        may_wait = self._client.server is None and may_serve and is_patient
         if flight is not None:
             if may_wait and flight.may_join(self.last_write_no):
                 self._missed(shape)

@@ -21,6 +21,7 @@ from hyperdrive.sql.verdict import Form, Kind, SetConfig, Setting, Statement
 
 _BOOLEAN: Final = re.compile(rb"on|off|true|false|yes|no|1|0", re.IGNORECASE)
 _DURATION: Final = re.compile(rb"\s*(\d{1,12}(?:\.\d{1,6})?)\s*(us|ms|s|min|m|h|d|)\s*", re.IGNORECASE)
+_TOKEN: Final = re.compile(rb"(?:hd1:\d{0,20}:\d{0,10}:\d{0,10}:[0-9a-f]{1,32}:\d{1,18})?")
 _SECONDS: Final = {b"us": 1e-6, b"ms": 1e-3, b"s": 1.0, b"min": 60.0, b"m": 60.0, b"h": 3600.0, b"d": 86400.0, b"": 1.0}
 
 SETTABLE: Final[Mapping[bytes, tuple[re.Pattern[bytes], bytes]]] = {
@@ -28,12 +29,17 @@ SETTABLE: Final[Mapping[bytes, tuple[re.Pattern[bytes], bytes]]] = {
     PREFIX + b"max_staleness": (_DURATION, b""),
     PREFIX + b"max_age": (_DURATION, b""),
     PREFIX + b"stale_while_revalidate": (_DURATION, b""),
+    PREFIX + b"min_token": (_TOKEN, b""),
 }
 """Each with what a value looks like and what SHOW says while nothing is set: empty is as for all."""
 
+_DEFAULTS: Final = {_BOOLEAN: b"on", _DURATION: b"0", _TOKEN: b""}
+"""A value of each kind, for RESET."""
+
 LAST_READ: Final = PREFIX + b"last_read"
+TOKEN: Final = PREFIX + b"token"
 VERSION: Final = PREFIX + b"version"
-_SHOWN: Final = frozenset({LAST_READ, VERSION})
+_SHOWN: Final = frozenset({LAST_READ, TOKEN, VERSION})
 _KINDS: Final = frozenset({Kind.SET, Kind.RESET})
 
 
@@ -74,12 +80,14 @@ def value_of(sql: bytes) -> bytes | None:
 class Ours(Failures):
     """The part of a client session that knows them."""
 
-    __slots__ = ("last_read",)
+    __slots__ = ("last_read", "token")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
         self.last_read: Callable[[], str] = lambda: "bypass rule=off"
         """How the last read was answered, for SHOW."""
+        self.token: Callable[[], bytes] = lambda: b"hd1::::0:0"
+        """Stands for everything that was written through us up to now, for SHOW."""
 
     def _is_ours(self, statement: Statement) -> bool:
         """Whether *statement* is about such a setting, and is answered here."""
@@ -111,7 +119,7 @@ class Ours(Failures):
         if setting is None or setting.name == IDLE_SESSION:
             return None
         if setting.form is not Form.VALUE:
-            return refusal(setting.name, b"on" if SETTABLE.get(setting.name, (None,))[0] is _BOOLEAN else b"0")
+            return refusal(setting.name, _DEFAULTS[SETTABLE[setting.name][0]] if setting.name in SETTABLE else b"")
         values = setting.values
         return refusal(setting.name, values[0] if values is not None and len(values) == 1 else None)
 
@@ -135,6 +143,8 @@ class Ours(Failures):
     def _shown(self, name: bytes) -> bytes | None:
         if name == LAST_READ:
             return self.last_read().encode()
+        if name == TOKEN:
+            return self.token()
         if name == VERSION:
             return __version__.encode()
         if name == IDLE_SESSION:

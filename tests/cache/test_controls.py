@@ -119,6 +119,8 @@ ERRORS = [
     ("set hyperdrive.nothing = 1", "42704"),
     ("show hyperdrive.nothing", "42704"),
     ("set hyperdrive.version = '9'", "55P02"),
+    ("set hyperdrive.token = 'hd1:1:1:1:a:1'", "55P02"),
+    ("set hyperdrive.min_token = 'yesterday'", "22023"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""``python -m bench``: everything; ``python -m bench round-trips | micro | compare | guard | targets | readme | report`` a part."""
+"""``python -m bench``: everything; ``python -m bench`` and a word does a part of it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
         "micro": profile.main,
         "compare": compare.main,
         "guard": guard.main,
+        "prepare": run.prepare,
         "targets": promises.main,
         "readme": readme.main,
         "report": report.main,

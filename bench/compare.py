@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import promises, report
 from bench.live import table
-from bench.repeat import Pair, pairs, said
+from bench.repeat import Pair, pairs, said, widen
 from bench.results import Run, load
 from bench.text import reach
 
@@ -104,6 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench compare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
+    parser.add_argument(
+        "--widen",
+        action="store_true",
+        help="where they differ, widen the intervals of AFTER to both; its page is made again",
+    )
     parser.add_argument("--all", action="store_true", help="also what did not change")
     options = parser.parse_args(arguments)
     before, after = load(options.before), load(options.after)
@@ -117,6 +123,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if shown_pairs:
         print(table(_pair_rows(shown_pairs)) + "\n")
     print(f"{said(held)}\n")
+    if options.widen:
+        widen(after, before)
+        after.save(options.after, promises.plain(after))
+        report.write(after, options.after.with_suffix(".html"))
     found = list(changes(before, after))
     shown = [change for change in found if options.all or change.is_certain]
     print(table(_rows(shown)) if shown else "no figure changed by more than its rounds differ")

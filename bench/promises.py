@@ -16,6 +16,7 @@ from bench.operations import OPERATIONS
 from bench.results import LATEST, Goal, Run, load
 from bench.targets import SHORT_SCRAM_SAID
 from bench.text import TRIPS_BY_TIME, reach
+from bench.workloads.hits import ADJUSTED
 
 NOT_MEASURED = "not measured"
 
@@ -74,7 +75,7 @@ def _trips() -> Iterator[Promise]:
 def _cache() -> Iterator[Promise]:
     for unit in ("× direct", "× PgBouncer"):
         yield from _by_protocol("hits", "throughput of hits", unit)
-    for unit in ("µs", "× the plain forwarder"):
+    for unit in ("µs", ADJUSTED):
         yield from _by_protocol("hits", "CPU per hit", unit)
     yield from _by_protocol("hits", "p99 of a hit", "× p50")
     yield Promise("aggregate", "throughput of a cached aggregate", "× direct")

@@ -130,11 +130,24 @@ def _no_time_for(name: str, plan: Plan, passed: float) -> str | None:
     return f"{name}: the machine is busy, and {plan.limit_seconds:.0f} s were over"
 
 
-def _ready_programs(live: Live) -> None:
-    """Install and compile the load programs that are not yet, so that no workload's time has it."""
+def _ready_programs(live: Live) -> list[str]:
+    """Install and compile the load programs that are not yet, so that no workload's time has it; say what cannot be had."""
+    missing = []
     for program in (NODE_POSTGRES, PGX, JDBC):
         live.now(f"making the load program of {program.name} ready")
-        program.missing()
+        if (reason := program.missing()) is not None:
+            missing.append(f"{program.name}: {reason}")
+    return missing
+
+
+def prepare(arguments: Sequence[str] | None = None) -> int:
+    """Make the load programs ready and measure nothing."""
+    argparse.ArgumentParser(prog="python -m bench prepare", description=prepare.__doc__).parse_args(arguments)
+    with Live() as live:
+        for line in _ready_programs(live):
+            live.say(f"skipped  {line}")
+        live.say("ready")
+    return 0
 
 
 def _carry_out(run: Run, plan: Plan, live: Live, targets: list[Target], names: Sequence[str], path: Path) -> int:

@@ -80,6 +80,12 @@ def test_comparing_two_runs_ends_with_how_far_they_agree(tmp_path: Path, capsys:
     assert "close × direct" not in said
     compare.main([*paths, "--all"])
     assert "close × direct" in capsys.readouterr().out
+    assert load(Path(paths[1])).repeated == ""
+    compare.main([*paths, "--widen"])
+    widened = load(Path(paths[1]))
+    assert "1 of 3 promised figures agree within 10%" in widened.repeated
+    assert [bool(goal.earlier) for goal in widened.outcomes[0].goals] == [False, True, True]
+    assert widened.repeated in Path(paths[1]).with_suffix(".html").read_text()
 
 
 BEFORE = {"close": [1.0, 1.02, 1.04], "spread": [1.0, 1.3, 1.6], "moved": [2.0, 2.02, 2.04]}

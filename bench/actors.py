@@ -43,6 +43,7 @@ DJANGO = _python("Django", "django_shop", "django")
 NODE_POSTGRES = Program("node-postgres", toolchains.node_missing, toolchains.node_command)
 PGX = Program("pgx", toolchains.go_missing, toolchains.go_command)
 JDBC = Program("JDBC", toolchains.java_missing, toolchains.java_command)
+PRISMA = Program("Prisma", toolchains.prisma_missing, toolchains.prisma_command)
 
 
 class ActFailed(Exception):

@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench.actors import DJANGO, JDBC, NODE_POSTGRES, PGX, SQLALCHEMY, Actor, Program
+from bench.actors import DJANGO, JDBC, NODE_POSTGRES, PGX, PRISMA, SQLALCHEMY, Actor, Program
+from bench.load.like_npgsql import LikeNpgsql
 from bench.targets import Running
 
 READ = "SELECT name, price FROM bench_items WHERE id = 42"
@@ -225,6 +226,25 @@ def django_request(target: Running) -> Iterator[Act]:
     connection.close()
 
 
+# --- like Npgsql ---------------------------------------------------------------------------------------------------
+
+
+def like_npgsql(act: str, sql: str) -> Callable[[Running], AbstractContextManager[Act]]:
+    """The method *act* of a replay with *sql*, on a connection that is there already unless it makes one itself."""
+
+    @contextmanager
+    def run(target: Running) -> Iterator[Act]:
+        client = LikeNpgsql(target)
+        try:
+            if not act.startswith("connect"):
+                client.connect_and_read(READ)
+            yield lambda: getattr(client, act)(sql)
+        finally:
+            client.close()
+
+    return run
+
+
 # --- programs of their own -----------------------------------------------------------------------------------------
 
 
@@ -287,4 +307,11 @@ OPERATIONS = (
     Operation("JDBC: connect + read", JDBC, 1, 0, _other("connect-read")),
     Operation("JDBC: BEGIN; SELECT; COMMIT", JDBC, 1, 0, _other("read-in-transaction")),
     Operation("JDBC: BEGIN; UPDATE; COMMIT", JDBC, 2, None, _other("write-in-transaction")),
+    Operation("Prisma: connect + read", PRISMA, 1, 0, _other("connect-read")),
+    Operation("Prisma: BEGIN; SELECT; COMMIT", PRISMA, 1, 0, _other("read-in-transaction")),
+    Operation("Prisma: BEGIN; UPDATE; COMMIT", PRISMA, 2, None, _other("write-in-transaction")),
+    Operation("like Npgsql: connect + read", "hyperdrive", 1, 0, like_npgsql("connect_and_read", READ)),
+    Operation("like Npgsql: read in a pooled session", "hyperdrive", 1, 0, like_npgsql("read_from_pool", READ)),
+    Operation("like Npgsql: BEGIN; SELECT; COMMIT", "hyperdrive", 1, 0, like_npgsql("transact", READ)),
+    Operation("like Npgsql: BEGIN; UPDATE; COMMIT", "hyperdrive", 2, None, like_npgsql("transact", WRITE)),
 )

@@ -126,8 +126,8 @@ def _promise(outcome: Outcome, operation: Operation) -> None:
 def _measure(
     suite: Suite, outcome: Outcome, link: Distance, name: str, subject: Running | Actor, operation: Operation
 ) -> None:
-    # The first use of a statement is described and not stored, the second is; what is asked for is the cache that has it.
-    first = 2 if name == CACHED else 1
+    # The first use of a statement is described and not stored, the second is; what is asked for is the memory that has it.
+    first = 2 if name in (US, CACHED) else 1
     # Nothing is promised for the others but that we count no more: a count needs no repeats.
     repeats = suite.plan.repeats if name in (US, CACHED) else 1
     for number in range(first + repeats):

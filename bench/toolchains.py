@@ -6,6 +6,7 @@ system. What cannot be had is a line that says how to get it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from functools import lru_cache
@@ -18,10 +19,18 @@ BUILD = ROOT / "build" / "bench"
 LIMIT_SECONDS = 300
 
 
-def _failed(command: list[str], cwd: Path) -> str | None:
+def _failed(command: list[str], cwd: Path, **env: str) -> str | None:
     """Run *command*; say why it failed."""
     try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return f"`{' '.join(command)}` was not over in {LIMIT_SECONDS} s"
     if done.returncode == 0:
@@ -34,20 +43,42 @@ def _find(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/local/go/bin")
 
 
-@lru_cache
-def node_missing() -> str | None:
-    """Why the Node program cannot run."""
+def _npm_missing(directory: Path, package: str) -> str | None:
+    """Why *package*, which *directory* names, is not there."""
     if _find("node") is None or (npm := _find("npm")) is None:
         return "node or npm is not installed (apt-get install nodejs npm)"
-    if (LOAD / "node_modules" / "pg").is_dir():
+    if (directory / "node_modules" / package).is_dir():
         return None
     # Scripts of packages are not wanted here, and a lock file would pin where they came from.
     flags = ["--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
-    return _failed([npm, "install", *flags], LOAD)
+    return _failed([npm, "install", *flags], directory)
+
+
+@lru_cache
+def node_missing() -> str | None:
+    """Why the Node program cannot run."""
+    return _npm_missing(LOAD, "pg")
 
 
 def node_command() -> list[str]:
     return [_find("node") or "node", str(LOAD / "node.mjs")]
+
+
+@lru_cache
+def prisma_missing() -> str | None:
+    """Why the Prisma program cannot run. Its client is generated from the schema; no engine binary is downloaded."""
+    directory = LOAD / "prisma"
+    if (reason := _npm_missing(directory, "@prisma/client")) is not None:
+        return reason
+    if (directory / "node_modules" / ".bench-client").is_dir():
+        return None
+    # `generate` asks for an engine that only `migrate` uses; any program that exists keeps it from downloading one.
+    command = [_find("npx") or "npx", "--no-install", "prisma", "generate", "--schema", "schema.prisma"]
+    return _failed(command, directory, PRISMA_SCHEMA_ENGINE_BINARY=_find("true") or "/bin/true")
+
+
+def prisma_command() -> list[str]:
+    return [_find("node") or "node", str(LOAD / "prisma" / "load.mjs")]
 
 
 @lru_cache

@@ -126,6 +126,20 @@ class DuplicateStatement(ClientError):
     kind = Kind.STATEMENT_NAME
 
 
+class TransactionAborted(ClientError):
+    """A statement in a failed transaction, which the server cannot be asked about; the connection stays."""
+
+    sqlstate = "25P02"
+    kind = Kind.PROTOCOL
+
+
+class WrongParameters(ClientError):
+    """Bind with more or fewer parameters than its statement has; the connection stays."""
+
+    sqlstate = "08P01"
+    kind = Kind.PROTOCOL
+
+
 class OriginError(HyperdriveError):
     """The origin's side failed."""
 

@@ -1,8 +1,8 @@
 """Answers that need no server, and what they change of what we keep ourselves.
 
 Only whole scopes are answered here, while no server works for the client, and only with what is known to be what the origin would
-say: the empty query, what ``transactions`` keeps, DISCARD ALL and DEALLOCATE of names that exist here alone, Close, and the query with
-which asyncpg's pool resets a connection.
+say: the empty query, what ``transactions`` keeps, DISCARD ALL and DEALLOCATE of names that exist here alone, Close, and the queries with
+which the pools of asyncpg and Npgsql reset a connection.
 """
 
 from __future__ import annotations
@@ -30,13 +30,23 @@ from hyperdrive.session.runs import FIRST_RUNS, RUNS, Runs, tell_scope
 from hyperdrive.session.statements import NAME_BYTES
 from hyperdrive.sql.verdict import Kind, Verdict
 
-ASYNCPG_RESET: Final = b"SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
 _VOID_OID: Final = 2278
-_ASYNCPG_RESET_REPLY: Final = (
-    messages.row_description([(b"pg_advisory_unlock_all", _VOID_OID, 4)])
-    + messages.data_row([b""])
-    + b"".join(map(messages.command_complete, (b"SELECT 1", b"CLOSE CURSOR ALL", b"UNLISTEN", b"RESET")))
-)
+_UNLOCKED: Final = messages.row_description([(b"pg_advisory_unlock_all", _VOID_OID, 4)]) + messages.data_row([b""])
+
+
+def _done(*tags: bytes) -> bytes:
+    return b"".join(map(messages.command_complete, tags))
+
+
+ASYNCPG_RESET: Final = b"SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
+NPGSQL_RESET: Final = b"SET SESSION AUTHORIZATION DEFAULT;RESET ALL;CLOSE ALL;UNLISTEN *;SELECT pg_advisory_unlock_all();DISCARD SEQUENCES;DISCARD TEMP"
+_RESETS: Final = {
+    ASYNCPG_RESET: _UNLOCKED + _done(b"SELECT 1", b"CLOSE CURSOR ALL", b"UNLISTEN", b"RESET"),
+    NPGSQL_RESET: _done(b"SET", b"RESET", b"CLOSE CURSOR ALL", b"UNLISTEN")
+    + _UNLOCKED
+    + _done(b"SELECT 1", b"DISCARD SEQUENCES", b"DISCARD TEMP"),
+}
+"""What drivers send whenever a connection goes back to their pool, with the reply to it."""
 
 _NEVER_ALONE: Final = frozenset({RAW, COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH})
 _MAYBE_LOCAL: Final = frozenset({QUERY, PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, FLUSH})
@@ -92,8 +102,9 @@ class Answers(Runs):
 
     def _local_query(self, index: int) -> tuple[bytes, int] | None:
         _, raw, verdict = self.ops[index]
-        if raw[5:-1] == ASYNCPG_RESET:
-            reply = self._asyncpg_reset()
+        reset = _RESETS.get(raw[5:-1])
+        if reset is not None:
+            reply = self._reset_here(reset)
         elif verdict is None or not self._may_answer(verdict, index + 1):
             return None
         else:
@@ -229,8 +240,8 @@ class Answers(Runs):
             reply += self.tell_news(self.base_told)
         return reply
 
-    def _asyncpg_reset(self) -> bytes | None:
-        """What asyncpg sends whenever a connection goes back to its pool: nothing to do at the origin unless pinned (E-8)."""
+    def _reset_here(self, reply: bytes) -> bytes | None:
+        """A connection goes back to its driver's pool: nothing to do at the origin unless it is pinned (E-8)."""
         if (
             self.held is not None
             or self.keeps_server
@@ -240,7 +251,7 @@ class Answers(Runs):
             return None
         self.pipe.saved[Saved.DISCARD] += 1
         self.journal.reset_settings_here()
-        return _ASYNCPG_RESET_REPLY + self.tell_news(self.base_told)
+        return reply + self.tell_news(self.base_told)
 
 
 def tag_of(verdict: Verdict) -> bytes:

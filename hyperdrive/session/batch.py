@@ -146,7 +146,7 @@ class Batch:
                 # The usual: one whole Query in one read.
                 verdict = self._classify(data[5:-1])
                 ops.append((QUERY, data, verdict))
-                if verdict.is_plain and data[-1] == 0:
+                if (verdict.is_plain or _are_reads(verdict)) and data[-1] == 0:
                     self.whole = scopes.QUERY
                 return True
             if data[-5:] == messages.SYNC and self._is_usual(data):
@@ -284,6 +284,11 @@ class Batch:
             data = self.ops.pop()[1]
             self.whole = None
             self._cut(data)
+
+
+def _are_reads(verdict: Verdict) -> bool:
+    """Several reads in one text, as Npgsql asks for a database's types; nothing of theirs has to be looked at either."""
+    return verdict.kind is Kind.MULTI and verdict.is_read and not verdict.suspect and not verdict.effects
 
 
 def name_at(raw: bytes, start: int) -> tuple[bytes, int]:

@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import Final
 
-from hyperdrive.errors import ClientError, DuplicateStatement, FeatureNotSupported, ProtocolViolation, UnknownStatement
+from hyperdrive.errors import (
+    ClientError,
+    DuplicateStatement,
+    FeatureNotSupported,
+    ProtocolViolation,
+    TransactionAborted,
+    UnknownStatement,
+    WrongParameters,
+)
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import BIND, DESCRIBE, EXECUTE, QUERY, read_length
 from hyperdrive.session import replies
 from hyperdrive.session.answers import Answers, tag_of
 from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
+from hyperdrive.session.failures import ABORTED_TEXT
 from hyperdrive.session.held import portal_behind
 from hyperdrive.session.known import may_end_epoch
 from hyperdrive.session.noted import note
@@ -33,6 +42,28 @@ _NOTHING: Final[frozenset[bytes]] = frozenset()
 
 _EXITS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.ROLLBACK_TO, Kind.PREPARE_TRANSACTION})
 """What may be Parsed in a failed transaction."""
+
+_NO_ROWS: Final = frozenset(
+    {
+        Kind.BEGIN,
+        Kind.SAVEPOINT,
+        Kind.RELEASE,
+        Kind.SET,
+        Kind.SET_LOCAL,
+        Kind.SET_TRANSACTION,
+        Kind.RESET,
+        Kind.RESET_ALL,
+    }
+    | {
+        Kind.SET_SESSION_CHARACTERISTICS,
+        Kind.DISCARD_ALL,
+        Kind.DISCARD_PLANS,
+        Kind.DISCARD_SEQUENCES,
+        Kind.DISCARD_TEMP,
+    }
+    | {Kind.DEALLOCATE, Kind.DEALLOCATE_ALL, Kind.UNLISTEN, Kind.UNLISTEN_ALL, Kind.CLOSE_ALL}
+)
+"""What is answered here and has no result: it is described even in a failed transaction."""
 
 _CLEARS: Final = frozenset({Kind.DISCARD_ALL, Kind.DEALLOCATE_ALL, Kind.RESET, Kind.RESET_ALL})
 """What drops names or values that later scopes of a pipeline may count on."""
@@ -249,9 +280,52 @@ class Extended(Answers):
             out.append(messages.FLUSH)
             raise _WAIT
 
+    def _lacks_in_failed(self, name: bytes, server: ServerSession) -> tuple[Verdict, bytes] | None:
+        """The verdict and the parameter types of a statement that a server in a failed transaction does not have.
+
+        It takes no Parse then but that of the transaction's end, so what it would say is said here: it looks at the statement first.
+        """
+        if server.status != FAILED or server.queue:
+            return None
+        if name:
+            found = self.named(name[:NAME_BYTES])
+            if found is None or server.statements.get(found.statement):
+                return None
+            verdict, body = found.statement.verdict, found.statement.body
+            types = found.types or body[body.find(b"\0") + 1 :]
+        else:
+            if self.unnamed is None or server.unnamed is self.unnamed or self.unnamed_verdict is None:
+                return None
+            verdict = self.unnamed_verdict
+            types = first_message(self.unnamed)[name_at(self.unnamed, 6)[1] :]
+        return None if verdict.kind in _EXITS else (verdict, types)
+
+    def _refuse_bind(self, raw: bytes, name: bytes, rest: int, server: ServerSession) -> None:
+        lacking = self._lacks_in_failed(name, server)
+        if lacking is None:
+            return
+        verdict, types = lacking
+        wanted, given = int.from_bytes(types[:2], "big"), Parameters(raw, rest).count
+        if given != wanted and not verdict.is_plain:  # of a plain one more may have been found in its text
+            raise WrongParameters(
+                f'bind message supplies {given} parameters, but prepared statement "{shown(name)}" requires {wanted}'
+            )
+        raise TransactionAborted(ABORTED_TEXT)
+
+    def _described_in_failed(self, name: bytes, server: ServerSession) -> bool:
+        lacking = self._lacks_in_failed(name, server)
+        if lacking is None:
+            return False
+        verdict, types = lacking
+        if verdict.single is None or verdict.single.kind not in _NO_ROWS:
+            raise TransactionAborted(ABORTED_TEXT)
+        server.queue.append(fake(messages.message(b"t", types) + messages.NO_DATA, kind="DS"))
+        return True
+
     def _bind(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         portal, name_start = name_at(raw, 5)
         name, rest = name_at(raw, name_start)
+        self._refuse_bind(raw, name, rest, server)
         if not name:
             if self.unnamed is None:
                 raise UnknownStatement("unnamed prepared statement does not exist")
@@ -308,6 +382,8 @@ class Extended(Answers):
             server.queue.append(replies.DESCRIBE_PORTAL)
             return
         name, _ = name_at(raw, 6)
+        if self._described_in_failed(name, server):
+            return
         if not name:
             if self.unnamed is None:
                 raise UnknownStatement("unnamed prepared statement does not exist")
@@ -353,6 +429,8 @@ class Extended(Answers):
         assert single is not None
         names = list(self._shared) if single.name is None else [single.name]
         gone = [self._shared.pop(name) for name in names]
+        if server.status == FAILED or server.carries_scope:
+            self._clears = True  # the scope may fail before, and what is behind it would miss them
         entry = fake(tag_of(verdict), kind="E")
         entry.gone = gone
         server.queue.append(entry)

@@ -218,3 +218,5 @@ class Live:
             self.only_reads = verdict is not None and verdict.kind in _READS_ONLY
         elif verdict.kind is Kind.PLAIN:
             self.texts.append(sql)
+        elif verdict.kind is Kind.MULTI:
+            self.only_reads = False  # a proof is of one statement

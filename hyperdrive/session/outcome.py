@@ -390,6 +390,13 @@ class Parameters:
         self._message = message
         self._start = start
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        data, at = self._message, self._start
+        at += 2 + 2 * int.from_bytes(data[at : at + 2], "big")
+        return int.from_bytes(data[at : at + 2], "big")
+
     def text(self, number: int) -> bytes | None:
         """Parameter ``$number`` if it came as text; ``None`` for NULL, binary or missing ones."""
         data, at = self._message, self._start

@@ -56,7 +56,8 @@ def may_be_introspection(sql: bytes) -> bool:
 def is_introspection(sql: bytes, verdict: Verdict) -> bool:
     """Whether the answer to *sql* holds for a schema epoch, in sessions with the same settings and role.
 
-    *verdict* is what ``classify`` says of it. It costs a parse: to be remembered.
+    Of several statements in one text, as Npgsql asks, all have to be such. *verdict* is what ``classify`` says of it. It costs a parse:
+    to be remembered.
     """
     if not verdict.is_read or len(sql) > MAX_TEXT or not sql.isascii():
         return False  # drivers ask in ASCII, and what else it is hangs on the encoding
@@ -65,8 +66,9 @@ def is_introspection(sql: bytes, verdict: Verdict) -> bool:
         return False
     if verdict.is_screened:
         verdict = parse(sql)
-    single = verdict.single
-    if single is None or single.kind is not Kind.PLAIN or not verdict.is_read or not verdict.is_plain:
+    if not verdict.is_read or verdict.suspect or verdict.effects or not verdict.statements:
+        return False
+    if any(statement.kind is not Kind.PLAIN for statement in verdict.statements):
         return False
     try:
         tree = json.loads(parse_sql_json(sql.decode()))

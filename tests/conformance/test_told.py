@@ -63,6 +63,18 @@ SCRIPTS = [
     Script("the unnamed statement outlives a transaction that failed", [
         say(parse("select 1") + S), *queries("begin"), say(parse("select 1/0", "s1") + bind("s1") + execute() + S),
         say(parse("select 1", "s1") + S), say(bind() + execute() + S), say(bind() + execute() + S)]),
+    Script("what is asked of a statement in a failed transaction", [
+        say(parse("begin work", "s1") + describe_statement("s1") + bind("s1") + execute() + S), *queries("selec"),
+        say(bind("s1", ["1"]) + execute() + S), say(describe_statement("s1") + S), say(bind("s1") + execute() + S), *queries("rollback"),
+        say(parse("begin") + bind() + execute() + S), say(parse("select 1/0", "s2") + bind("s2") + execute() + S),
+        say(describe_statement() + S), say(bind("", ["1"]) + execute() + S), say(bind() + execute() + S), *queries("rollback"),
+        say(parse("select v from t where id = $1", "s3") + describe_statement("s3") + S), *queries("begin"),
+        say(parse("select 1/0", "s4") + bind("s4") + execute() + S), say(describe_statement("s3") + S), say(bind("s3", ["1"]) + execute() + S),
+        *queries("rollback")]),
+    Script("names that a failed transaction keeps", [
+        say(parse("select 1", "s1") + S), *queries("begin", "select 1/0"),
+        say(bind("s1") + execute() + S + parse("deallocate s1") + bind() + execute() + S + bind("s1") + execute() + S, 3),
+        say(parse("deallocate all") + bind() + execute() + S + bind("s1") + execute() + S, 2), *queries("rollback"), say(bind("s1") + execute() + S)]),
     Script("what is answered in a transaction takes the unnamed portal", [*queries("set work_mem = '3MB'", "reset work_mem"), *[
         step for told in (query("set work_mem = '3MB'"), query("reset work_mem"), query("show timezone"), query("deallocate all"),
                           extended("set work_mem = '3MB'") + S, query("set work_mem = '3MB'") + parse("select 1", "s1") + S)

@@ -3,11 +3,15 @@
 import asyncpg.introspection
 import pytest
 
+from bench.load.like_npgsql import TYPES
 from hyperdrive.sql import classify
 from hyperdrive.sql.introspection import is_introspection
 
 YES = [
     "select 1",
+    "select 1; select 2",
+    "select 1;",
+    TYPES,
     "select pg_catalog.version()",
     "select current_schema()",
     "SELECT current_database(), current_user",
@@ -51,7 +55,12 @@ NO = [
     "select pg_advisory_lock(1)",
     "select own()",
     "select 1 from pg_type for update",
-    "select 1; select 2",
+    "select version(); insert into t values (1)",
+    "select version(); select id from items",
+    "select version(); set work_mem = '1MB'",
+    "select version(); show work_mem",
+    "begin; select version()",
+    ";",
     "insert into t values (1)",
     "select * from other.pg_type",
     "select * from information_schema.user_mappings",

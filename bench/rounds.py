@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +24,8 @@ class Load:
     seconds: float | None = None
     rounds: int | None = None
     pinned: bool = False
+    pinned_only: Collection[str] = ()
+    """Targets that get a core of their own where others may use all."""
     is_settled: bool = False
     """CPU is counted from the first second with results on, without the clients' logins."""
 
@@ -45,7 +47,8 @@ def measure(suite: Suite, outcome: Outcome, running: Sequence[Running], load: Lo
     for _, target in suite.interleaved(outcome, able, load.rounds or suite.plan.rounds, load.label):
         if target.name in failed:
             continue
-        place = processes.pinned(target.roots, suite.origin_pids) if load.pinned else nullcontext()
+        is_alone = load.pinned or target.name in load.pinned_only
+        place = processes.pinned(target.roots, suite.origin_pids) if is_alone else nullcontext()
         try:
             with place:
                 _round(suite, outcome, target, load)

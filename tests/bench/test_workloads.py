@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench import pgbench, rounds
+from bench import pgbench, processes, rounds
 from bench.distance import Link
 from bench.live import Live
 from bench.load.watching import Watch
@@ -106,6 +106,21 @@ def test_a_target_that_cannot_do_it_costs_nobody_else_a_figure(suite: Suite, mon
     assert found.samples == [10.0, 10.0]
     assert outcome.skipped == ["broken, simple: it said this"]
     assert asked == ["broken", "direct", "direct"]
+
+
+def test_a_core_of_its_own_is_for_those_that_it_was_promised_for(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone: list[tuple[int, ...]] = []
+
+    @contextmanager
+    def pinned(proxy: tuple[int, ...], _others: object) -> Iterator[None]:
+        alone.append(proxy)
+        yield
+
+    monkeypatch.setattr(processes, "pinned", pinned)
+    monkeypatch.setattr(pgbench, "run", lambda *_, **__: pgbench.Report(10.0, 10, 0, (1.0,)))
+    running = [Running("direct", 1), Running("PgBouncer", 1, (10**8,)), Running(CACHED, 1, (10**8 + 1,))]
+    rounds.measure(suite, Outcome("k", "t", "a"), running, Load(["-S"], 1, rounds=1, pinned_only=[CACHED]))
+    assert alone == [(10**8 + 1,)]
 
 
 JUDGED = [

@@ -1,6 +1,6 @@
 """What the ``hyperdrive.*`` settings of a session ask of the cache.
 
-They live in the session's label (``session.ours``). Knows labels; who obeys is ``reads``.
+They live in the session's label and, where they are of one transaction, beside it (``session.ours``). Knows journals; who obeys is ``reads``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Final
 
 from hyperdrive.cache.policy import Override
 from hyperdrive.session.ours import is_on, seconds, value_of
-from hyperdrive.session.settings import PREFIX, Label
+from hyperdrive.session.outcome import Journal
+from hyperdrive.session.settings import PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,9 @@ class Controls:
 NOTHING: Final = Controls()
 
 
-def controls_of(wanted: Label) -> Controls:
-    """What the settings of *wanted* ask for; one that makes no sense was refused when it was set, so it is not here."""
-    items = {name: sql for name, sql in wanted.items.items() if name.startswith(PREFIX)}
+def controls_of(journal: Journal) -> Controls:
+    """What the settings of a session ask for; one that makes no sense was refused when it was set, so it is not here."""
+    items = journal.own(PREFIX)
     return _controls(tuple(sorted(items.items()))) if items else NOTHING
 
 

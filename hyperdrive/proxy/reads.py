@@ -215,8 +215,9 @@ class Reader:
         may_serve = not self._is_shadow
         block = session.block
         if block is not None:
-            if self._look_known(session):
-                return True
+            known = self._maybe_known(session)
+            if known is not None:
+                return known  # asked for already, if it has to be
             refused, may_serve = self._in_transaction(block, identity, may_serve)
             if refused:
                 return self.bypass(Rule.IN_TRANSACTION, refused)
@@ -264,24 +265,30 @@ class Reader:
         return self._pool.context.pipe.switches.known_answers and self._pool.database.is_known(text)
 
     def _look_known(self, session: ClientSession) -> bool:
-        """What drivers ask of each new connection: answered within a schema epoch, with or without the cache of reads."""
+        return self._maybe_known(session) or False
+
+    def _maybe_known(self, session: ClientSession) -> bool | None:
+        """What drivers ask of each new connection: answered within a schema epoch, with or without the cache of reads.
+
+        ``None``: it is nothing of the kind.
+        """
         kind, data, verdict = session.ops[0]
         if verdict is None or not verdict.is_read:
-            return False
+            return None
         # A Bind has no text to look at, so the statement remembers what its own looked like.
         if not (session.named_by(data).statement.worth_a_look if kind == BIND else may_be_introspection(data)):
-            return False
+            return None
         if not self._pool.context.pipe.switches.known_answers:
-            return False
+            return None
         read = read_of(kind, data, session)
         if isinstance(read, Refused) or read.unsettled is not None or not self._is_known(read.text):
-            return False
+            return None
         identity = self._identify(session)
         if identity is None or (not identity.is_utf8 and not read.text.isascii()):
-            return False
+            return None
         held = session.block
         if held is not None and (held.has_local_settings or level_of(held, identity) != Isolation.READ_COMMITTED.value):
-            return False
+            return None
         return self._ask_known(session, read)
 
     def _ask_known(self, session: ClientSession, read: Read) -> bool:
@@ -310,12 +317,13 @@ class Reader:
             and told is self._told
             and identity.epoch == pool.database.domain.epoch
             and not pool.cache.suspended
+            and not session.journal.local
         ):
             return identity
         self._wanted = None
         if not pool.cache.is_on:
             return self._not(Rule.OFF, "cache")
-        controls = controls_of(wanted)
+        controls = controls_of(session.journal)
         if not controls.is_on:
             return self._not(Rule.OFF, "hyperdrive.cache")
         if controls.max_staleness == 0.0:
@@ -324,7 +332,7 @@ class Reader:
         if identity is None:
             return None
         self._controls = controls
-        if controls is NOTHING and not self._is_shadow:
+        if controls is NOTHING and not self._is_shadow and not session.journal.local:
             self._wanted, self._told = wanted, told
         return identity
 
@@ -342,7 +350,7 @@ class Reader:
             return self._not(Rule.SESSION_STATE, identity.refused)
         if identity.reported is not None and not agrees(session.told, identity.reported):
             return self._not(Rule.SESSION_STATE, "a reported setting that has changed")
-        token = controls_of(session.journal.wanted).min_token
+        token = controls_of(session.journal).min_token
         if not self._floor.accepts(token, pool.cache, pool.database):
             return self._not(Rule.OWN_WRITE, "hyperdrive.min_token of another origin")
         self._identity, self._space = identity, pool.space(identity)

@@ -26,7 +26,8 @@ from hyperdrive.pgwire.framing import (
 )
 from hyperdrive.session.batch import RAW, Op, name_at
 from hyperdrive.session.known import ASKS
-from hyperdrive.session.runs import FIRST_RUNS, RUNS, Runs, tell_scope
+from hyperdrive.session.prepared_ours import PreparedOurs
+from hyperdrive.session.runs import FIRST_RUNS, RUNS, tell_scope
 from hyperdrive.session.statements import NAME_BYTES
 from hyperdrive.sql.verdict import Kind, Verdict
 
@@ -54,7 +55,7 @@ _ASKS_FIRST: Final = {b"PDBE": 2, b"PBDE": 1, b"PBE": 1}
 """Scopes that ask for a statement and run it, to how many messages do the asking."""
 
 
-class Answers(Runs):
+class Answers(PreparedOurs):
     """The part of a client session that answers by itself."""
 
     __slots__ = ()
@@ -124,7 +125,10 @@ class Answers(Runs):
             return None
         scope = ops[start:end]
         kinds = bytes([kind for kind, _, _ in scope])
-        if kinds in ASKS:
+        ours = self._ours_scope(scope, ops[end][0], self._set_ours, in_block=self.block is not None)
+        if ours is not None:
+            reply: bytes | None = ours
+        elif kinds in ASKS:
             reply = self._ask_scope(scope)
         elif ops[end][0] == FLUSH:
             return None

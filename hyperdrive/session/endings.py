@@ -11,7 +11,7 @@ from typing import Final
 
 from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
-from hyperdrive.pgwire.framing import QUERY
+from hyperdrive.pgwire.framing import FLUSH, QUERY, SYNC
 from hyperdrive.session import replies
 from hyperdrive.session.extended import Extended
 from hyperdrive.session.pipe import Eager
@@ -95,18 +95,30 @@ class Endings(Extended):
             return None
         if self._awkward or not self.ops or self.whole is not None:
             return None
+        in_block = server.status != IDLE
         statement = self._only_statement()
-        if statement is None or not self._is_ours(statement):
+        if statement is None and self.ops[-1][0] in (SYNC, FLUSH):
+            reply = self._ours_scope(self.ops[:-1], self.ops[-1][0], self._carry_out_ours, in_block=in_block)
+            if reply is None:
+                return None
+            is_flushed = self.ops[-1][0] == FLUSH
+            self.ops.clear()
+            self.size = 0
+            return self._after_ours(reply, server, is_flushed=is_flushed)
+        if statement is None or not self._is_ours(statement, in_block=in_block):
             return None
-        if server.status != IDLE and self._refusal(statement) is not None:
+        if in_block and (self._refusal(statement) is not None or self._is_unknown(statement)):
             return None  # the origin has to know that the transaction has failed
         described = self._description(statement)
         self._leave_batch(statement)
         reply = self._tell_batch(statement, described, self._carry_out_ours(statement))
+        return self._after_ours(reply, server)
+
+    def _after_ours(self, reply: bytes, server: ServerSession, *, is_flushed: bool = False) -> bytes:
         server.attention = server.journalled = True
         if server.status == IDLE:
             self.journal.settle(failed=False)
-        return reply + messages.ready_for_query(server.status)
+        return reply if is_flushed else reply + messages.ready_for_query(server.status)
 
     def _leave_batch(self, statement: Statement) -> None:
         """What a batch of *statement* alone leaves behind besides what that does: it has taken the unnamed portal, for one."""

@@ -89,15 +89,20 @@ class Ours(Failures):
         self.token: Callable[[], bytes] = lambda: b"hd1::::0:0"
         """Stands for everything that was written through us up to now, for SHOW."""
 
-    def _is_ours(self, statement: Statement) -> bool:
-        """Whether *statement* is about such a setting, and is answered here."""
+    def _is_ours(self, statement: Statement, *, in_block: bool | None = None) -> bool:
+        """Whether *statement* is about such a setting, and is answered here. *in_block*: in a transaction, if that was not begun here."""
         if statement.kind is Kind.SHOW:
             name = (statement.name or b"").lower()
             if name == IDLE_SESSION:
                 return name in self.journal.wanted.items
             return name.startswith(PREFIX) and (self.held is None or name in _SHOWN or name in SETTABLE)
         setting = statement.setting
-        if statement.kind not in _KINDS or setting is None or setting.is_local or not stays_here(setting.name):
+        if statement.kind is Kind.SET_LOCAL:
+            in_block = self.block is not None if in_block is None else in_block
+            # Outside a transaction it is a warning of the origin's.
+            is_ours = setting is not None and setting.name.startswith(PREFIX)
+            return is_ours and in_block and self._refusal(statement) is None
+        if statement.kind not in _KINDS or setting is None or not stays_here(setting.name):
             return False
         if setting.name == IDLE_SESSION:
             return self._keeps_idle_timeout(setting)
@@ -135,6 +140,10 @@ class Ours(Failures):
         refused = self._refusal(statement)
         if refused is not None:
             return messages.error_response(*refused)
+        if statement.kind is Kind.SET_LOCAL:
+            assert statement.setting is not None
+            self.journal.set_local(statement.setting)
+            return messages.command_complete(tag)
         self.journal.completed(statement, tag)
         if statement.setting is not None and statement.setting.name == IDLE_SESSION:
             self.pipe.idle_timeout_set()
@@ -151,8 +160,12 @@ class Ours(Failures):
             return idle.shown(idle.timeout_of(self.journal.wanted) or 0)
         if name not in SETTABLE:
             return None
-        sql = self.journal.wanted.items.get(name)
+        sql = self.journal.own(PREFIX).get(name)
         return SETTABLE[name][1] if sql is None else value_of(sql) or b""
+
+    def _is_unknown(self, statement: Statement) -> bool:
+        """SHOW of what there is not."""
+        return statement.kind is Kind.SHOW and not self._describes(statement)
 
     def _describes(self, statement: Statement) -> bool:
         """Whether it returns a row: an error has no description."""

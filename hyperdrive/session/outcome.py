@@ -7,10 +7,11 @@ and tells it of each CommandComplete. Knows no socket and no server.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
 from hyperdrive.session import settings
-from hyperdrive.session.settings import EMPTY, IDLE_SESSION, Label, label, statement_for
+from hyperdrive.session.settings import EMPTY, IDLE_SESSION, PREFIX, Label, label, statement_for
 from hyperdrive.sql.verdict import (
     AdvisoryLock,
     AdvisoryUnlock,
@@ -21,6 +22,7 @@ from hyperdrive.sql.verdict import (
     Mark,
     Parameter,
     SetConfig,
+    Setting,
     Statement,
     TempObject,
 )
@@ -35,6 +37,7 @@ Pin = tuple[str, object]
 """Why a client keeps its server, and on what: ``("LISTEN", b"channel")``."""
 
 _NO_PINS: Final[frozenset[Pin]] = frozenset()
+_NOTHING_LOCAL: Final[Mapping[bytes, bytes | None]] = {}
 
 
 class _Frame(NamedTuple):
@@ -44,6 +47,7 @@ class _Frame(NamedTuple):
     wanted: Label
     actual: Label
     pins: frozenset[Pin]
+    local: Mapping[bytes, bytes | None]
 
 
 class Journal:
@@ -53,7 +57,7 @@ class Journal:
     client gave at start-up. ``pins`` follow the transaction, ``lasting`` pins do not (locks, PREPARE, LOAD).
     """
 
-    __slots__ = ("_frames", "actual", "base", "lasting", "pins", "wanted")
+    __slots__ = ("_frames", "actual", "base", "lasting", "local", "pins", "wanted")
 
     def __init__(self, base: Label) -> None:
         self.base = base
@@ -62,6 +66,8 @@ class Journal:
         self.pins: frozenset[Pin] = _NO_PINS
         self.lasting: dict[Pin, int] | None = None
         self._frames: list[_Frame] | None = None
+        self.local = _NOTHING_LOCAL
+        """Settings of ours until the transaction ends: name to the SQL that set it; ``None`` is the default. Never changed in place."""
 
     @property
     def is_pinned(self) -> bool:
@@ -104,12 +110,14 @@ class Journal:
         if self._frames:
             self._return_to(self._frames[0])
         self._frames = None
+        self.local = _NOTHING_LOCAL
         self.pins = _NO_PINS
         self.lasting = None
         self.actual = self.wanted
 
     def reset_settings_here(self) -> None:
         """RESET ALL, answered without the server: the role stays, as in PostgreSQL (W-36)."""
+        self.local = _NOTHING_LOCAL
         self.wanted = label({**self.base.items, **self._identity()})
 
     def _identity(self) -> dict[bytes, bytes]:
@@ -139,7 +147,7 @@ class Journal:
             self.actual = settings.UNKNOWN
         if kind is Kind.SAVEPOINT:
             assert self._frames is not None
-            self._frames.append(_Frame(statement.name, self.wanted, self.actual, self.pins))
+            self._frames.append(_Frame(statement.name, self.wanted, self.actual, self.pins, self.local))
         elif kind is Kind.RELEASE or kind is Kind.ROLLBACK_TO:
             self._to_savepoint(statement.name, rollback=kind is Kind.ROLLBACK_TO)
         elif kind in _SETTING_KINDS:
@@ -176,6 +184,7 @@ class Journal:
             self.pins, self.lasting = _NO_PINS, None
             return
         if kind is Kind.RESET_ALL:
+            self.local = _NOTHING_LOCAL
             identity = self._identity()
             self.wanted, self.actual = label({**self.base.items, **identity}), label(identity)
             return
@@ -199,7 +208,23 @@ class Journal:
             if setting.name == b"session_authorization":
                 self._change(b"role", None)
 
+    def set_local(self, setting: Setting) -> None:
+        """SET LOCAL of a setting of ours, answered here: until the transaction ends, or a savepoint before it is returned to."""
+        self._remember()
+        is_default = setting.form in (Form.DEFAULT, Form.RESET)
+        self._change_local(setting.name, self.base.items.get(setting.name) if is_default else setting.sql)
+
+    def _change_local(self, name: bytes, sql: bytes | None) -> None:
+        self.local = {**self.local, name: sql}
+
+    def own(self, prefix: bytes) -> Mapping[bytes, bytes]:
+        """Settings whose names begin with *prefix*, and the SQL that sets them, as they are in force now."""
+        items = {name: sql for name, sql in self.wanted.items.items() if name.startswith(prefix)}
+        return {name: sql for name, sql in {**items, **self.local}.items() if sql is not None} if self.local else items
+
     def _change(self, name: bytes, sql: bytes | None) -> None:
+        if name in self.local:
+            self.local = {other: text for other, text in self.local.items() if other != name}
         if sql is None:
             self.wanted = self.wanted.with_(name, None).with_(name, self.base.items.get(name))
         else:
@@ -215,6 +240,8 @@ class Journal:
             text = _argument(local, parameters)
             local = _BOOLEANS.get(text.lower()) if text is not None else None
         if local is True:
+            if name is not None and name.lower().startswith(PREFIX) and effect.is_exact:
+                self._change_local(name.lower(), statement_for(name.lower(), value) if value is not None else None)
             return
         if local is None or name is None or not effect.is_exact or (value is None and not effect.is_null):
             self.actual = settings.UNKNOWN
@@ -294,17 +321,18 @@ class Journal:
 
     def _remember(self) -> None:
         if not self._frames:
-            self._frames = [_Frame(None, self.wanted, self.actual, self.pins)]
+            self._frames = [_Frame(None, self.wanted, self.actual, self.pins, self.local)]
 
     def _return_to(self, frame: _Frame) -> None:
         # A label that became unknown in the transaction may have been changed by what a rollback does not undo.
         unknown = self.actual is settings.UNKNOWN
-        self.wanted, self.actual, self.pins = frame.wanted, frame.actual, frame.pins
+        self.wanted, self.actual, self.pins, self.local = frame.wanted, frame.actual, frame.pins, frame.local
         if unknown:
             self.actual = settings.UNKNOWN
 
     def _end(self) -> None:
         self._frames = None
+        self.local = _NOTHING_LOCAL
         if self.pins:
             self.pins = frozenset(pin for pin in self.pins if not _ends_at_commit(pin))
 

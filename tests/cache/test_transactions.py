@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from hyperdrive.testing.cached import CachedScene
@@ -208,3 +210,17 @@ async def test_session_pooling_is_served_too(scene: CachedScene) -> None:
     assert ("1", "x") == (await conn.query(READ)).rows[0]
     await conn.query("create temp table t (id int, v text)")
     assert [] == (await conn.query(READ)).rows
+
+
+@pytest.mark.parametrize("sql", ["select 1", "select version()"])
+async def test_what_is_known_and_not_yet_asked_is_asked_once(scene: CachedScene, sql: str) -> None:
+    """Such a read leads a flight, and did not wait for anybody: it had joined its own."""
+    await scene.start(cache_in_transactions="always")
+    conn = await scene.client()
+    await conn.query("begin")
+    async with asyncio.timeout(5):
+        await conn.query(sql)
+    assert "miss" == scene.how(conn)
+    await conn.query("rollback")
+    await conn.query(sql)
+    assert "hit" == scene.how(conn)

@@ -196,6 +196,10 @@ class Database:
         self._changed = changed
         self._doubted = doubted
 
+    def doubt(self) -> None:
+        """The schema may have changed, for all anybody knows: whether it has is looked up soon."""
+        self._doubted()
+
     def judge(self, text: bytes, identity: Identity, types: tuple[int, ...]) -> Cacheable | Refused:
         """The verdict of *text*, which has no comments, for whoever has that identity."""
         catalog = self.catalog

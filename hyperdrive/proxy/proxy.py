@@ -385,6 +385,7 @@ class Proxy:
             switches=self.settings.switches_for(mode),
             saved=stats.origin_round_trips_saved,
         )
+        pipe.schema_doubted = partial(self._doubted_here, key.database)
         pipe.idle_timeout_set = lambda: self.idle_timeout_set()
         context = PoolContext(
             pipe,
@@ -415,6 +416,12 @@ class Proxy:
         known = self.cache.databases.get(database)
         if known is not None and not self.cache.is_on:
             known.touch(None, ends_epoch=True)
+
+    def _doubted_here(self, database: str) -> None:
+        """A client called functions that may have changed the schema. With the cache on, its writes are noted, and see to it."""
+        known = self.cache.databases.get(database)
+        if known is not None and not self.cache.is_on:
+            known.doubt()
 
     def schema_changed(self, database: str) -> None:
         """What is known of the statements of *database* may be wrong from now on."""

@@ -238,10 +238,13 @@ class ServerConnection(Pooled, asyncio.Protocol):
         """The connection ends: whether what it was asked has taken effect is not known, or will only be."""
         if self.filling is not None:
             self.filling.fail()
+        left = self.session.client
+        if left is not None and left.forsaken(self.session):
+            # Its backend may be at work for a while yet.
+            asyncio.get_running_loop().call_later(writes.DOUBT_SECONDS, left.pipe.schema_changed)
         noted, self.session.noted = self.session.noted, None
         pool = self.context.cache
         if noted and pool is not None:
-            left = self.session.client
             doubt = writes.lost(noted, pool, left)
             if doubt is not None:
                 asyncio.get_running_loop().call_later(writes.DOUBT_SECONDS, doubt.release)

@@ -525,6 +525,8 @@ class Extended(Answers):
                 self._idle_timeout_reached_server(statement)
             if may_end_epoch(statement):
                 self._ends_epoch = True
+            elif statement.suspect:
+                self._doubts_epoch = True
             if statement.alters_defaults:
                 self.pipe.defaults_changed()
             if restored:

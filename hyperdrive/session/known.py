@@ -51,7 +51,7 @@ def may_end_epoch(statement: Statement) -> bool:
 class Known(Transactions):
     """The part of a client session that knows statements."""
 
-    __slots__ = ("_ends_epoch", "serial")
+    __slots__ = ("_doubts_epoch", "_ends_epoch", "serial")
 
     _last_serial = 0
 
@@ -61,6 +61,8 @@ class Known(Transactions):
         """Stands for the session in the key of statements that it shares with nobody."""
         self._ends_epoch = False
         """The transaction has changed the schema, or may have: whatever is known ends with each of its scopes."""
+        self._doubts_epoch = False
+        """The transaction has called functions of which nobody knows what they do."""
 
     def _ask_scope(self, scope: list[Op]) -> bytes | None:
         """The reply to Parse and Describe of one named statement that is known; ``None``: the origin has to be asked."""
@@ -131,14 +133,24 @@ class Known(Transactions):
         return any(reason == PREPARED for reason, _ in self.journal.lasting or ())
 
     def lost(self, error: bytes, server: ServerSession, *, failed_here: bool) -> bytes:
+        self.forsaken(server)
+        return super().lost(error, server, failed_here=failed_here)
+
+    def forsaken(self, server: ServerSession) -> bool:
+        """The *server* that worked for the client is gone, and perhaps the client as well: what it was asked may have been done, or may yet
+        be. Whether that may have changed the schema."""
         watches = [entry.watch for entry in server.queue if entry.watch is not None]
         if any(watch.statements is None or any(map(may_end_epoch, watch.statements)) for watch in watches):
-            self._ends_epoch = True  # whether it was done is not known
+            self._ends_epoch = True
+        ended = self._ends_epoch
         self._epoch_ends(is_idle=True)
-        return super().lost(error, server, failed_here=failed_here)
+        return ended
 
     def _epoch_ends(self, *, is_idle: bool) -> None:
         """A scope has ended, or is lost: tell everybody if the schema may have changed with it."""
         if self._ends_epoch:
             self.pipe.schema_changed()
             self._ends_epoch = not is_idle
+        if self._doubts_epoch and is_idle:
+            self._doubts_epoch = False
+            self.pipe.schema_doubted()

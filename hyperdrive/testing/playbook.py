@@ -347,6 +347,7 @@ class ClientSide(Side):
             if server.session.is_clean and not self.session.is_pinned:
                 self.book.release(server)
             else:
+                self.session.forsaken(server.session)
                 server.is_gone = True
                 self.book.forget(server)
 

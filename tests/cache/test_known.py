@@ -83,6 +83,28 @@ async def test_a_change_of_the_schema_through_us_is_seen_at_once(scene: CachedSc
         await conn.query("drop table if exists known_one, known_two")
 
 
+MAKES_A_TABLE = """
+create function makes_a_table() returns void language plpgsql as $$ begin create table known_three (a int); end $$;
+"""
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+async def test_a_change_of_the_schema_by_a_function_is_looked_for_at_once(scene: CachedScene, cache: str) -> None:
+    """Not when the next poll is due: nothing that the origin says tells of it."""
+    conn = await ready(scene, cache, catalog_poll="1h")
+    await conn.query(MAKES_A_TABLE)
+    try:
+        await eventually(lambda: _is(conn, []), "what is known is known again")
+        assert (await conn.query("select makes_a_table()")).errors == []
+        await eventually(lambda: _is(conn, [("known_three",)]), "the new table is known")
+    finally:
+        await conn.query("drop table if exists known_three; drop function makes_a_table()")
+
+
+async def _is(conn: WireConnection, rows: list[tuple[str]]) -> bool:
+    return (await conn.query(TABLES)).rows == rows
+
+
 @pytest.mark.parametrize("cache", ["on", "off"])
 async def test_the_extended_protocol_has_answers_of_its_own(scene: CachedScene, cache: str) -> None:
     conn = await ready(scene, cache)

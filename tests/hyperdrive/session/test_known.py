@@ -100,6 +100,35 @@ def test_a_change_of_the_schema_ends_what_is_known(sql: str) -> None:
             one.take()
 
 
+@pytest.mark.parametrize(("sql", "ends"), [("alter table t add c int", True), ("call p()", True), ("select 1", False)])
+def test_a_change_whose_client_left_and_whose_server_was_closed_ends_it_too(sql: str, ends: bool) -> None:
+    """Nobody will ever hear whether it was made."""
+    with learned() as book:
+        epoch = book.pipe.epoch
+        book.b.sends(query(sql))
+        book.b.server.take()
+        book.b.leaves()
+        assert ends == (book.pipe.epoch > epoch)
+
+
+def test_functions_of_which_nobody_knows_what_they_do_raise_a_doubt_once_they_are_committed() -> None:
+    with learned() as book:
+        doubts: list[int] = []
+        book.pipe.schema_doubted = lambda: doubts.append(book.pipe.epoch)
+        for sql, *tags in [("begin; select own()", "C BEGIN", "C SELECT 1"), ("select 1", "C SELECT 1")]:
+            book.b.sends(query(sql))
+            book.b.server.sends(backend(*tags, "Z T"))
+        assert doubts == []
+        book.b.sends(query("commit"))
+        book.b.server.sends(backend("C COMMIT", "Z I"))
+        assert doubts == [book.pipe.epoch]
+        book.b.sends(query("select 1"))
+        book.b.server.sends(backend("C SELECT 1", "Z I"))
+        assert doubts == [book.pipe.epoch]
+        for side in (book.b, *book.servers):
+            side.take()
+
+
 def test_a_change_that_is_not_committed_yet_ends_it_again_at_its_commit() -> None:
     """Others are still told the old result between the two."""
     with learned() as book:

@@ -159,3 +159,19 @@ def test_what_would_have_to_wait_for_a_comparison_travels_as_it_was_sent() -> No
         server.gets(describe_statement("_hd_1"), bind("_hd_1", ["1"]), execute(), sync())
         server.sends(TOLD + backend("2") + KNOWN_ROW + backend("Z I"))
         book.a.gets(backend("1"), TOLD, backend("2"), KNOWN_ROW, backend("Z I"))
+
+
+def test_a_deallocate_under_a_name_that_is_taken_pins_nobody() -> None:
+    with Playbook() as book:
+        book.asks(
+            book.a,
+            parse("select 1", "s1") + sync(),
+            backend("1", "Z I"),
+            to_server=parse("select 1", "_hd_1") + sync(),
+        )
+        book.a.sends(parse("deallocate s1", "s1") + bind("s1") + execute() + sync())
+        book.server.gets_letters("P B S")  # the text as nobody's, and what fails the scope
+        book.server.sends(backend("1", "E 26000 the poison", "Z I"))
+        assert b"42P05" in book.a.take()
+        assert book.a.session.pins() == []
+        assert book.server in book.free

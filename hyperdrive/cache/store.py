@@ -37,6 +37,7 @@ class Store:
         "max_bytes",
         "max_entry_bytes",
         "metrics",
+        "shadow_hits",
         "size_bytes",
     )
 
@@ -50,6 +51,8 @@ class Store:
         self.door = Doorkeeper()
         self.hits = 0
         """Added to by whoever serves."""
+        self.shadow_hits = 0
+        """Those that would have been."""
         self._mean_cost = 0.0
         """Origin seconds per byte of what was stored lately."""
         self._newest: Entry | None = None
@@ -67,7 +70,7 @@ class Store:
     def admits(self, space: Space, key: bytes) -> bool:
         """Whether an answer for *key* would be kept, so that it is worth a copy; asking counts as a sighting (rule 23)."""
         door = self.door
-        door.missed(self.hits)
+        door.missed(self.hits + self.shadow_hits)
         is_short = self.size_bytes > self.max_bytes - (self.max_bytes >> 4)
         if not is_short and not door.is_strict:
             return True
@@ -112,6 +115,11 @@ class Store:
         entry.worth = 1 if cost < 2 * mean or not mean else 2 if cost < 8 * mean else _MOST_WORTH
         entry.credit = entry.worth - 1
         self._mean_cost = cost if not mean else mean + (cost - mean) * _MEAN_WEIGHT
+
+    def saw(self, entry: Entry) -> None:
+        """*entry* would have been served: it is as worth keeping as if it had been."""
+        self.shadow_hits += 1
+        entry.counted_hits = -1  # differs from its hits, which is what the hand looks at
 
     # --- out ----------------------------------------------------------------------------------------------------------------
 

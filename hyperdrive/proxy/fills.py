@@ -134,8 +134,9 @@ class Filling:
             cache.metrics.not_stored_reply += 1
             self.fail()
             return
-        if self.expected is not None:
-            self._compare(self.expected, body)
+        if self.expected is not None and self._stands(self.expected, body):
+            self.fail()
+            return
         if not fill.may_store():
             self.fail()
             return
@@ -164,14 +165,24 @@ class Filling:
         if on_end is not None:
             on_end()
 
-    def _compare(self, expected: Entry, body: bytes) -> None:
-        """Shadow mode: what would have been served, beside what the origin says."""
+    def _stands(self, expected: Entry, body: bytes) -> bool:
+        """Shadow mode: what would have been served, beside what the origin says, byte by byte; and whether it stays stored.
+
+        It does while it is fresh, right or not: served, it would have been as old. A stale one would have been asked for again.
+        """
         if self.shape is None or not expected.is_valid():
-            return
+            return False
+        reads, now = self._cache.reads, self._cache.now()
+        seconds = now - self.fill.sent_at
         self.shape.would_be_hits += 1
+        self.shape.saved_seconds += seconds
+        self.shape.seconds += seconds
+        reads.shadow_hits += 1
+        reads.shadow_saved_seconds += seconds
         if expected.body != body:
             self.shape.would_be_stale += 1
-            self._cache.reads.shadow_stale += 1
+            reads.shadow_stale += 1
+        return now < expected.fresh_until
 
     def fail(self) -> None:
         """There will be nothing to store or to share. A second call does nothing."""

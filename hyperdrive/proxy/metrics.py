@@ -46,6 +46,8 @@ class ReadMetrics:
         "rule", "Batches in which the cache had no part, by rule", family="cache_bypasses"
     )
     stale_if_error: int = counter("Answers served beyond their age because the origin could not be reached")
+    shadow_hits: int = counter("In shadow mode: answers that would have been served")
+    shadow_saved_seconds: float = counter("In shadow mode: time of the origin that those would have saved")
     shadow_stale: int = counter("In shadow mode: answers that would have differed from the origin's")
 
 

@@ -212,7 +212,7 @@ class Reader:
         identity = self._settle(session)
         if identity is None:
             return False
-        may_serve = not self._is_shadow
+        may_serve = True
         block = session.block
         if block is not None:
             known = self._maybe_known(session)
@@ -231,6 +231,8 @@ class Reader:
     def _read(self, session: ClientSession, read: Read, identity: Identity, may_serve: bool) -> bool:
         database = self._pool.database
         entry = self._space.entries.get(read.key)
+        shadow = self._shadow(entry, read.hints) if entry is not None and may_serve and self._is_shadow else None
+        may_serve = may_serve and not self._is_shadow
         self.last_rule = Rule.NO_ENTRY
         override = self._override(read.hints)
         if entry is not None and override is None and may_serve:
@@ -257,7 +259,7 @@ class Reader:
             fresh_until = entry.sent_at + policy.max_age
             if self._serves(session, read, entry, fresh_until, fresh_until + policy.stale_while_revalidate):
                 return True
-        return self._ask(session, read, found, policy, may_serve)
+        return self._ask(session, read, found, policy, may_serve, shadow)
 
     # --- what only the schema can change (E-8) ------------------------------------------------------------------------------------
 
@@ -463,8 +465,16 @@ class Reader:
 
     # --- asking ---------------------------------------------------------------------------------------------------------------
 
-    def _ask(self, session: ClientSession, read: Read, found: Cacheable, policy: Policy, may_serve: bool) -> bool:
-        """Nothing to serve: wait for an answer that is under way, or lead a fill."""
+    def _ask(
+        self,
+        session: ClientSession,
+        read: Read,
+        found: Cacheable,
+        policy: Policy,
+        may_serve: bool,
+        shadow: Entry | None = None,
+    ) -> bool:
+        """Nothing to serve: wait for an answer that is under way, or lead a fill. *shadow* is what would have been served."""
         pool, space = self._pool, self._space
         session.proven = session.ops[0]
         self.last_kind, self.last_entry, self.last_object = "miss", None, ""
@@ -481,7 +491,7 @@ class Reader:
                 self._missed(shape)
                 self._join(flight)
                 return True
-        elif not self._store.admits(space, read.key):
+        elif shadow is None and not self._store.admits(space, read.key):
             self._missed(shape)
             self.last_rule = Rule.ADMISSION
             return False
@@ -490,8 +500,7 @@ class Reader:
             return True
         self._missed(shape)
         self._client.lead = filling
-        if self._is_shadow:
-            self._client.lead.expected = self._shadow_entry(read.key)
+        filling.expected = shadow
         return False
 
     def _filling(self, read: Read, found: Cacheable, policy: Policy, kind: int, *, bound: int | None = None) -> Filling:
@@ -511,9 +520,19 @@ class Reader:
             filling.settles, filling.pipe = read.unsettled, self._client.session.pipe
         return filling
 
-    def _shadow_entry(self, key: bytes) -> Entry | None:
-        entry = self._space.entries.get(key)
-        return entry if entry is not None and entry.is_valid() and self._now() < entry.stale_until else None
+    def _shadow(self, entry: Entry, hints: Hints | None) -> Entry | None:
+        """*entry*, if it would be served now but for the mode. To the store it counts as used."""
+        now, most = self._now(), self._controls.max_staleness
+        until = entry.stale_until
+        override = self._override(hints)
+        if override is not None:
+            policy = self._pool.cache.settings.policy.and_(override)
+            until = entry.sent_at + policy.max_age + policy.stale_while_revalidate
+        is_new = entry.fill_no > self.last_write_no and entry.sent_at > self._floor.since
+        if not entry.is_valid() or not is_new or now >= until or (most is not None and now - entry.sent_at > most):
+            return None
+        self._store.saw(entry)
+        return entry
 
     def _refresh(self, session: ClientSession, read: Read, entry: Entry) -> None:
         """Ask for *entry* again, behind the client and once, with the identity it has (caching-rules §14)."""

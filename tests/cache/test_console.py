@@ -86,6 +86,53 @@ async def test_shadow_mode_serves_nothing_and_counts(scene: CachedScene) -> None
     assert ("3", "1", "0") == (row["would_be_hits"], row["would_be_stale"], row["hits"])
 
 
+async def test_shadow_mode_counts_what_would_have_been_served_until_it_expires(scene: CachedScene) -> None:
+    """An answer of the origin does not make the shadow younger: served, it would be wrong again and again."""
+    await scene.start(cache="shadow")
+    conn = await scene.client()
+    await conn.query(READ)
+    await scene.sql("update t set v = 'past us' where id = 1")
+    for _ in range(3):
+        assert [("past us",)] == (await conn.query(READ)).rows
+    reads = scene.cache.reads
+    assert (3, 3) == (reads.shadow_hits, reads.shadow_stale)
+    assert reads.shadow_saved_seconds > 0.0
+    scene.clock.advance(61)
+    await conn.query(READ)
+    assert (4, 4) == (reads.shadow_hits, reads.shadow_stale), "stale, and asked for again"
+    await conn.query(READ)
+    assert (5, 4) == (reads.shadow_hits, reads.shadow_stale)
+    await conn.query("update t set v = 'through us' where id = 1")
+    await conn.query(READ)
+    assert (5, 4) == (reads.shadow_hits, reads.shadow_stale), "dropped: it would have been a miss"
+    row = next(r for r in await console(scene, "SHOW STATEMENTS") if r["statement"] == "select v from t where id = ?")
+    assert ("5", "4", "0") == (row["would_be_hits"], row["would_be_stale"], row["hits"])
+    assert 0 == scene.cache.store.hits
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    ["begin", "set hyperdrive.max_staleness = 0.000001", "set hyperdrive.cache = off"],
+    ids=["in a transaction that may write", "too old for the session", "off"],
+)
+async def test_shadow_mode_does_not_count_what_would_not_have_been_served(scene: CachedScene, ahead: str) -> None:
+    await scene.start(cache="shadow")
+    conn = await scene.client()
+    await conn.query(READ)
+    await conn.query(ahead)
+    await conn.query(READ)
+    assert 0 == scene.cache.reads.shadow_hits
+
+
+async def test_shadow_mode_admits_as_if_it_served(scene: CachedScene) -> None:
+    """A hit rate of zero would make it choosy, as nothing is ever served."""
+    await scene.start(cache="shadow")
+    conn = await scene.client()
+    for _ in range(600):
+        await conn.query("select v from t where id = 3")
+    assert not scene.cache.store.door.is_strict
+
+
 PURGES = [
     ("PURGE", {"t", "other", "tagged"}),
     ("PURGE ALL", {"t", "other", "tagged"}),

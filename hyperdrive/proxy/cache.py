@@ -35,7 +35,7 @@ from hyperdrive.proxy.metrics import ReadMetrics
 from hyperdrive.proxy.refresh import Refresh
 from hyperdrive.session.server import IDLE
 from hyperdrive.session.settings import UNKNOWN, Label, transition
-from hyperdrive.sql.introspection import is_introspection, may_be_introspection
+from hyperdrive.sql.introspection import is_introspection, may_be_introspection, names_called
 from hyperdrive.sql.parse import classify
 from hyperdrive.sql.readers import ReadVerdicts, WriteVerdicts
 from hyperdrive.sql.rules import Refused, Rule
@@ -152,7 +152,8 @@ class Database:
         self.why_unknown = "the catalog is not loaded yet"
         self._reads = ReadVerdicts()
         self._writes = WriteVerdicts()
-        self._known: LRUCache[bytes, bool] = LRUCache(KNOWN)
+        self._known: LRUCache[bytes, frozenset[str] | None] = LRUCache(KNOWN)
+        """Texts that only the schema can change, with the names of functions in them; ``None``: others."""
         self.shapes: dict[int, Shape] = {}
         self.shelf: Shelf | None = None
         """Its part in the second level, if there is one."""
@@ -196,10 +197,6 @@ class Database:
         self._changed = changed
         self._doubted = doubted
 
-    def doubt(self) -> None:
-        """The schema may have changed, for all anybody knows: whether it has is looked up soon."""
-        self._doubted()
-
     def judge(self, text: bytes, identity: Identity, types: tuple[int, ...]) -> Cacheable | Refused:
         """The verdict of *text*, which has no comments, for whoever has that identity."""
         catalog = self.catalog
@@ -211,10 +208,22 @@ class Database:
         """Whether only the schema can change what *text*, which has no comments, answers (E-8)."""
         if not may_be_introspection(text):
             return False
-        found = self._known.get(text)
-        if found is None:
-            found = self._known[text] = is_introspection(text, classify(text))
-        return found
+        if text in self._known:
+            names = self._known[text]
+        else:
+            names = self._known[text] = names_called(text) if is_introspection(text, classify(text)) else None
+        # A function of a user's, called like one of PostgreSQL's or like a column, may do anything.
+        return names is not None and (self.catalog is None or self.catalog.impure_names.isdisjoint(names))
+
+    def are_pure(self, functions: Sequence[bytes]) -> bool:
+        """Whether functions of these names, with a schema or without, are IMMUTABLE, whichever is meant."""
+        if self.catalog is None:
+            return False
+        for name in functions:
+            meant = self.catalog.functions.get(name.decode(errors="replace").rpartition(".")[2], ())
+            if not meant or any(function.volatility != "i" for function in meant):
+                return False
+        return True
 
     def written(self, text: bytes, path: tuple[int, ...] | None) -> Writes:
         """What *text* may change, run under *path*; ``None``: nobody knows under which."""

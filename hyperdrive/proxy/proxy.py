@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -417,11 +417,12 @@ class Proxy:
         if known is not None and not self.cache.is_on:
             known.touch(None, ends_epoch=True)
 
-    def _doubted_here(self, database: str) -> None:
-        """A client called functions that may have changed the schema. With the cache on, its writes are noted, and see to it."""
+    def _doubted_here(self, database: str, functions: Sequence[bytes]) -> None:
+        """A client called code, such as *functions*, that may have changed the schema: what only that can change is asked again. With the
+        cache on, its writes are noted, and see to it."""
         known = self.cache.databases.get(database)
-        if known is not None and not self.cache.is_on:
-            known.doubt()
+        if known is not None and not self.cache.is_on and not known.are_pure(functions):
+            known.touch(None)
 
     def schema_changed(self, database: str) -> None:
         """What is known of the statements of *database* may be wrong from now on."""

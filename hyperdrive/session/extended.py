@@ -527,6 +527,7 @@ class Extended(Answers):
                 self._ends_epoch = True
             elif statement.suspect:
                 self._doubts_epoch = True
+                self._called = tuple({*self._called, *(statement.unknown_functions or (b"",))})
             if statement.alters_defaults:
                 self.pipe.defaults_changed()
             if restored:

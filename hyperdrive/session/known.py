@@ -51,7 +51,7 @@ def may_end_epoch(statement: Statement) -> bool:
 class Known(Transactions):
     """The part of a client session that knows statements."""
 
-    __slots__ = ("_doubts_epoch", "_ends_epoch", "serial")
+    __slots__ = ("_called", "_doubts_epoch", "_ends_epoch", "serial")
 
     _last_serial = 0
 
@@ -62,7 +62,9 @@ class Known(Transactions):
         self._ends_epoch = False
         """The transaction has changed the schema, or may have: whatever is known ends with each of its scopes."""
         self._doubts_epoch = False
-        """The transaction has called functions of which nobody knows what they do."""
+        """The transaction has run code of which nobody knows what it does."""
+        self._called: tuple[bytes, ...] = ()
+        """Functions among it; an empty name is of something else."""
 
     def _ask_scope(self, scope: list[Op]) -> bytes | None:
         """The reply to Parse and Describe of one named statement that is known; ``None``: the origin has to be asked."""
@@ -152,5 +154,5 @@ class Known(Transactions):
             self.pipe.schema_changed()
             self._ends_epoch = not is_idle
         if self._doubts_epoch and is_idle:
-            self._doubts_epoch = False
-            self.pipe.schema_doubted()
+            called, self._called, self._doubts_epoch = self._called, (), False
+            self.pipe.schema_doubted(called)

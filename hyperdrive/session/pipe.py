@@ -89,8 +89,8 @@ class Pipe:
         """Counts changes of the origin's schema: what is known of statements holds for one epoch."""
         self.schema_changed = schema_changed or self.end_epoch
         """To be called when a client changed the schema; ends the epoch of every pool of the database."""
-        self.schema_doubted: Callable[[], None] = lambda: None
-        """To be called when a client ran code of which nobody knows what it did; it may have been DDL."""
+        self.schema_doubted: Callable[[Sequence[bytes]], None] = lambda functions: None
+        """To be called when a client ran code that may have been DDL, for all anybody knows: the *functions*, if that is what it was."""
         self.idle_timeout_set: Callable[[], None] = lambda: None
         """To be called when a session has set its ``idle_session_timeout``."""
         self.is_read_only: Callable[[Sequence[bytes], Label], bool] = lambda texts, label: False

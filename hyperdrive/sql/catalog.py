@@ -176,6 +176,7 @@ class Catalog:
         "functions",
         "hidden_calls",
         "identity",
+        "impure_names",
         "inherited_roles",
         "memo",
         "operator_classes",
@@ -264,6 +265,12 @@ class Catalog:
             functions[name].append(function)
             self.function_by_oid[oid] = function
         self.functions: dict[str, tuple[Function, ...]] = {name: tuple(group) for name, group in functions.items()}
+        self.impure_names: frozenset[str] = frozenset(
+            one.name
+            for one in self.function_by_oid.values()
+            if one.volatility != "i" and one.kind != "p" and self.schema_names.get(one.schema) not in _SYSTEM_SCHEMAS
+        )
+        """Of functions that PostgreSQL does not bring and that are not IMMUTABLE."""
         operators: dict[str, list[Operator]] = defaultdict(list)
         for row in rows.get("operators", ()):
             operators[row[1]].append(Operator(*row))
@@ -386,6 +393,7 @@ class Catalog:
         return found
 
 
+_SYSTEM_SCHEMAS: Final = frozenset(("pg_catalog", "information_schema"))
 _READ_ALL: Final = frozenset(("pg_read_all_data", "pg_write_all_data"))
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from pglast.parser import parse_sql_json
 
 from hyperdrive.sql.parse import parse
+from hyperdrive.sql.touched import touched
 from hyperdrive.sql.verdict import Kind, Relation, Verdict
 
 MAX_TEXT: Final = 16 * 1024
@@ -40,7 +41,8 @@ _MOVING: Final = re.compile(
     rb"\b(?:now|today|tomorrow|yesterday|current_date|current_time|current_timestamp|localtime|localtimestamp|timeofday|age"
     rb"|\w+_timestamp|\w*random\w*|uuidv\d|pg_backend_pid|pg_conf_load_time|pg_postmaster_start_time|pg_is_in_recovery"
     rb"|pg_last_\w+|pg_current_\w+|pg_settings|current_setting|current_query|pg_my_temp_schema|pg_is_other_temp_schema|pg_temp\w*"
-    rb"|pg_listening_channels|pg_notification_\w+|pg_prepared_\w+|pg_cursors|pg_locks|pg_stat\w*|pg_sequences|\w*_size"
+    rb"|pg_listening_channels|pg_notification_\w+|pg_prepared_\w+|pg_cursors?|pg_locks|pg_stat\w*|pg_sequences|\w*_size"
+    rb"|pg_relation_file\w+|pg_filenode\w+|pg_get_replication\w+|pg_show_\w+|pg_available_\w+|pg_timezone\w*|mxid_age"
     rb"|inet_\w+|txid_\w+|pg_trigger_depth|reltuples|relpages|relallvisible|relallfrozen|relfrozenxid|relminmxid|relfilenode"
     rb"|attstattarget|ctid|xmin|xmax|cmin|cmax|tablesample|last_value|nextval|currval|lastval)\b"
 )
@@ -75,6 +77,13 @@ def is_introspection(sql: bytes, verdict: Verdict) -> bool:
         return all(map(_is_schema, _relations(tree, frozenset()))) and not _shows_whole_rows(tree, _aliases(tree))
     except RecursionError:
         return False
+
+
+def names_called(sql: bytes) -> frozenset[str]:
+    """Names by which the introspection *sql* may call functions: as such, or as if they were columns of a row."""
+    ((node, tree),) = json.loads(parse_sql_json(sql.decode()))["stmts"][0]["stmt"].items()
+    found = touched(node, tree)
+    return frozenset(call.names[-1] for call in found.calls if call.names) | found.attributes
 
 
 def _relations(tree: Any, scope: frozenset[str]) -> Iterator[Relation]:

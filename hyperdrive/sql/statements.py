@@ -248,7 +248,7 @@ def _execute(draft: _Draft) -> Statement:
 def _explain(draft: _Draft) -> Statement:
     executed = _executed_name(draft)
     if executed is None:
-        return draft.make(Kind.EXPLAIN, b"EXPLAIN")
+        return draft.make(Kind.EXPLAIN, b"EXPLAIN", ends_epoch="CreateTableAsStmt" in draft.tree.get("query", {}))
     return draft.make(Kind.EXPLAIN, b"EXPLAIN", name=executed, suspect=True, takes_locks=True)
 
 

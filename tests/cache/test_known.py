@@ -225,3 +225,51 @@ async def test_a_temporary_table_is_read_inside_a_transaction_and_behind_its_end
         conn.send(query("rollback"))
         await conn.read_until("Z")
         assert (await conn.query(read)).rows == [("own",)]
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+@pytest.mark.parametrize("sql", ["select format_type(1)", "select c.looked from pg_class c where relname = 't'"])
+async def test_not_what_calls_a_users_function_by_another_name(scene: CachedScene, cache: str, sql: str) -> None:
+    """An overload of a built-in, and one that looks like a column: they read whatever they like."""
+    await scene.sql(
+        "create function format_type(int) returns bigint language sql volatile as 'select count(*) from t';"
+        " create function looked(pg_class) returns bigint language sql stable as 'select count(*) from t'"
+    )
+    conn = await ready(scene, cache)
+    for count in range(5, 8):
+        assert [(str(count),)] == (await conn.query(sql)).rows
+        await scene.sql(f"insert into t values ({count + 1}, 'more')")
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+async def test_what_truncate_changes_is_not_known(scene: CachedScene, cache: str) -> None:
+    conn = await ready(scene, cache)
+    sql = "select pg_relation_filenode('other')"
+    first = [(await conn.query(sql)).rows for _ in range(2)]
+    await scene.sql("truncate other")
+    assert (await conn.query(sql)).rows not in first
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+@pytest.mark.parametrize("ddl", ["select mk()", "explain analyze create table known_made as select 1 as a"])
+async def test_a_change_of_the_schema_that_no_ddl_tells_of_is_seen_at_once(
+    scene: CachedScene, cache: str, ddl: str
+) -> None:
+    """By the session that made it, and by everybody who asks after it was told."""
+    await scene.sql(
+        "create function mk() returns void language plpgsql as $$begin create table known_made (a int); end$$"
+    )
+    conn = await ready(scene, cache)
+    assert [[], []] == [(await conn.query(TABLES)).rows for _ in range(2)]
+    assert not (await conn.query(ddl)).errors
+    assert [("known_made",)] == (await conn.query(TABLES)).rows
+
+
+async def test_a_function_that_changes_nothing_leaves_what_is_known(scene: CachedScene) -> None:
+    await scene.sql("create function pure(int) returns int language sql immutable as 'select $1'")
+    conn = await ready(scene, "off")
+    await conn.query(TABLES)
+    await conn.query("select pure(1)")
+    before = saved(scene, Saved.KNOWN)
+    await conn.query(TABLES)
+    assert before + 1 == saved(scene, Saved.KNOWN)

@@ -114,7 +114,7 @@ def test_a_change_whose_client_left_and_whose_server_was_closed_ends_it_too(sql:
 def test_functions_of_which_nobody_knows_what_they_do_raise_a_doubt_once_they_are_committed() -> None:
     with learned() as book:
         doubts: list[int] = []
-        book.pipe.schema_doubted = lambda: doubts.append(book.pipe.epoch)
+        book.pipe.schema_doubted = lambda functions: doubts.append(book.pipe.epoch)
         for sql, *tags in [("begin; select own()", "C BEGIN", "C SELECT 1"), ("select 1", "C SELECT 1")]:
             book.b.sends(query(sql))
             book.b.server.sends(backend(*tags, "Z T"))

@@ -110,6 +110,8 @@ class ClientSession(Endings):
         elif self._clears and not server.open_scope:
             return b""  # names and values that the origin is about to drop have to be seen dropped first
         out = self._restore(server) if at_rest else []
+        if self._shared and (at_rest or not server.queue):
+            self._read_ahead(server, out, may=at_rest and not self._resent and not self.is_opaque)
         held, self.held = self.held, None
         if held is not None:
             out.append(self._begin(held, server))

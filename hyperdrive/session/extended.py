@@ -20,24 +20,25 @@ from hyperdrive.errors import (
 )
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import BIND, DESCRIBE, EXECUTE, QUERY, read_length
-from hyperdrive.session import replies
+from hyperdrive.session import aside, replies
 from hyperdrive.session.answers import Answers, tag_of
 from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
 from hyperdrive.session.failures import ABORTED_TEXT
 from hyperdrive.session.held import portal_behind
 from hyperdrive.session.known import may_end_epoch
 from hyperdrive.session.noted import note
-from hyperdrive.session.outcome import PREPARED, Parameters, Watch
+from hyperdrive.session.outcome import PREPARED, Parameters, Watch, may_change_settings
 from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.replies import Action, Expected, fake
-from hyperdrive.session.server import FAILED, IDLE, ServerSession
-from hyperdrive.session.settings import IDLE_SESSION, UNKNOWN, Label
+from hyperdrive.session.server import FAILED, IDLE, IN_TRANSACTION, ServerSession
+from hyperdrive.session.settings import DOUBT, IDLE_SESSION, UNKNOWN, Label
 from hyperdrive.session.statements import NAME_BYTES, POISON, Named, SharedStatement
 from hyperdrive.sql.verdict import Kind, Statement, Verdict
 
 _POISON_BIND: Final = messages.bind(b"", POISON)
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
+_NOTHING_READ: Final[frozenset[SharedStatement]] = frozenset()
 
 
 _EXITS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.ROLLBACK_TO, Kind.PREPARE_TRANSACTION})
@@ -94,7 +95,7 @@ def _accepts(server: ServerSession) -> bool:
 class Extended(Answers):
     """The part of a client session that composes the messages of the extended protocol."""
 
-    __slots__ = ("_bound_here", "_clears", "_parsed_here", "_portal_behind")
+    __slots__ = ("_bound_here", "_clears", "_on_its_way", "_parsed_here", "_portal_behind")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
@@ -104,6 +105,8 @@ class Extended(Answers):
         """Portals of ``_portals`` that were bound in the scope being composed."""
         self._parsed_here: set[SharedStatement] | None = None
         """Statements that were Parsed in the scope being composed."""
+        self._on_its_way: Set[SharedStatement] = _NOTHING_READ
+        """Statements that are read ahead of the batch, in scopes of our own."""
         self._portal_behind: bytes | None = None
         """What was answered here, in a transaction that a server has, and has taken the unnamed portal: the text of a statement, nothing of
         a Query. ``None``: what the server has is what the client believes."""
@@ -186,8 +189,9 @@ class Extended(Answers):
                 "a named prepared statement of this size cannot be shared",
                 hint="Use the unnamed statement for very large texts.",
             )
-        shared = self.pipe.registry.intern(raw[body_at:], self._parse_settings(), verdict)
-        named = self._shared[key] = Named(shared, key, self.journal.wanted, self.pipe.epoch)
+        in_force = self._in_force(server)
+        shared = self.pipe.registry.intern(raw[body_at:], self._parse_settings(in_force), verdict)
+        named = self._shared[key] = Named(shared, key, in_force, self.pipe.epoch)
         self._here().add(shared)
         present = server.statements.get(shared)
         if present and _accepts(server):
@@ -258,12 +262,102 @@ class Extended(Answers):
         elif statements.get(shared):
             statements.move_to_end(shared)
         elif shared not in self._here():
-            entry = Expected("P", Action.SKIP, statement=shared, name=name[:NAME_BYTES])
-            self._send_parse(shared, entry, server, out, again=shared in statements, types=found.types)
+            if shared in self._on_its_way:
+                server.statements.move_to_end(shared)
+            else:
+                shared = self._read_again(found, server, out)
             self._here().add(shared)
             if found.told is not None and found.told != messages.NO_DATA:
                 self._compare(found, server, out)
         return found
+
+    def _in_force(self, server: ServerSession) -> Label:
+        """The settings under which *server* reads what is sent now; ``DOUBT`` while something is outstanding that may change them."""
+        for entry in server.queue:
+            if entry.watch is not None and may_change_settings(entry.watch.statements, self.journal):
+                return DOUBT
+        return self.journal.in_force
+
+    def _read_again(self, named: Named, server: ServerSession, out: list[bytes]) -> SharedStatement:
+        """*server* lacks the statement: it goes there in the client's scope, and means what it did (W-19). Returns what is sent.
+
+        Where settings cannot be changed for its sake it is read under those of now, and is the client's own from then on.
+        """
+        shared, now = named.statement, self._in_force(server)
+        key = named.name
+        if not aside.reads_alike(named.wanted, now):
+            found = None
+            if now is not DOUBT and self._is_in_block(server):
+                found = aside.inside(shared, named.types, now, named.wanted, key)
+            if found is not None:
+                data, entries = found
+                self._evict(server, out)
+                if shared in server.statements:
+                    out.append(messages.close(b"S", shared.name))
+                    server.queue.append(Expected("C", Action.SKIP, statement=shared))
+                out.append(data)
+                server.queue.extend(entries)
+                server.statements[shared] = False
+                server.unnamed = None
+                return shared
+            shared = self.pipe.registry.intern(shared.body, self._parse_settings(now), shared.verdict)
+            named.refer_to(shared)
+            named.wanted = now
+            if server.statements.get(shared):
+                return shared
+        entry = Expected("P", Action.SKIP, statement=shared, name=key)
+        self._send_parse(shared, entry, server, out, again=shared in server.statements, types=named.types)
+        return shared
+
+    def _is_in_block(self, server: ServerSession) -> bool:
+        """Whether what is sent now is certain to stand in a transaction block."""
+        if server.status == FAILED or not (self.live is not None or server.status == IN_TRANSACTION):
+            return False
+        if self.live is not None and self.live.may_end:
+            return False
+        return not any(
+            entry.watch is not None or (entry.kind in "QF" and entry not in replies.AHEAD) for entry in server.queue
+        )
+
+    def _read_ahead(self, server: ServerSession, out: list[bytes], *, may: bool) -> None:
+        """The batch needs statements that *server* lacks and would read otherwise now than at their Parse: they go ahead of it, read
+        under the settings of then, in scopes of our own."""
+        have = server.label
+        self._on_its_way = _NOTHING_READ
+        for kind, raw, _ in self.ops if may else ():
+            if kind == BIND:
+                start = raw.find(b"\0", 5) + 1
+                name = raw[start : raw.find(b"\0", start)]
+            elif kind == DESCRIBE and raw[5:6] == b"S":
+                name = raw[6 : raw.find(b"\0", 6)]
+            else:
+                continue
+            named = self._shared.get(name[:NAME_BYTES])
+            if (
+                named is None
+                or named.is_pending
+                or named.wanted is have
+                or server.statements.get(named.statement)
+                or (aside.reads_alike(named.wanted, have) and aside.reads_alike(named.wanted, self.journal.in_force))
+            ):
+                continue
+            self._read_apart(named, *aside.ways(have, named.wanted), server, out)
+            self._on_its_way = {*self._on_its_way, named.statement}
+
+    def _read_apart(self, named: Named, there: bytes, back: bytes, server: ServerSession, out: list[bytes]) -> None:
+        """Should the Parse fail nobody is told: the Bind that needs it fails as well, and is sent once more."""
+        if there:
+            out.append(messages.query(there))
+            server.queue.append(replies.ASIDE)
+        entry = Expected("P", Action.SKIP, statement=named.statement)
+        again = named.statement in server.statements
+        self._send_parse(named.statement, entry, server, out, again=again, types=named.types)
+        out.append(messages.SYNC)
+        server.queue.append(replies.ASIDE_SYNC)
+        if back:
+            out.append(messages.query(back))
+            server.queue.append(replies.ASIDE)
+        server.unnamed = None
 
     def _compare(self, named: Named, server: ServerSession, out: list[bytes]) -> None:
         """The client decodes rows by what it was told; the schema may have changed meanwhile (W-26, E-6).

@@ -12,27 +12,15 @@ from typing import Final
 from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import PARSE
+from hyperdrive.session.aside import HARMLESS
 from hyperdrive.session.batch import UNREAD, Op, name_at
 from hyperdrive.session.outcome import PREPARED
 from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.server import ServerSession
-from hyperdrive.session.settings import Label
+from hyperdrive.session.settings import DOUBT, Label
 from hyperdrive.session.statements import NAME_BYTES, Named, SharedStatement
 from hyperdrive.session.transactions import Transactions
 from hyperdrive.sql.verdict import Isolation, Kind, Statement
-
-_HARMLESS: Final = frozenset(
-    {
-        b"application_name",
-        b"statement_timeout",
-        b"lock_timeout",
-        b"idle_in_transaction_session_timeout",
-        b"idle_session_timeout",
-        b"client_min_messages",
-        b"extra_float_digits",
-    },
-)
-"""Settings that Parse does not look at."""
 
 _MAY_END_EPOCH: Final = frozenset({Kind.DO, Kind.CALL, Kind.EXECUTE})
 
@@ -76,7 +64,7 @@ class Known(Transactions):
             key = name[:NAME_BYTES]
             if not name or key in self._shared or verdict is None or verdict is UNREAD or verdict.statements is None:
                 return None
-            shared = self.pipe.registry.find(raw[body_at:], self._parse_settings())
+            shared = self.pipe.registry.find(raw[body_at:], self._parse_settings(self.journal.wanted))
             if shared is None or self.pipe.epoch not in (shared.parsed_in, shared.described_in):
                 return None
             named, describes = Named(shared, key, self.journal.wanted, self.pipe.epoch), scope[1:]
@@ -114,12 +102,12 @@ class Known(Transactions):
             return False  # what Parse looks at is not what the session's label says
         return (held.isolation or self.pipe.default_isolation(held.label)) in _NO_SNAPSHOT
 
-    def _parse_settings(self) -> object:
+    def _parse_settings(self, in_force: Label) -> object:
         """What a shared statement's key says of the settings at Parse; sessions with names of their own share nothing."""
-        if self.journal.pins or self._has_sql_prepared():
+        if in_force is DOUBT or self.journal.pins or self._has_sql_prepared():
             return self._own_serial()
-        items = self.journal.wanted.items
-        return tuple((n, items[n]) for n in sorted(items) if n not in _HARMLESS) if items else ()
+        items = in_force.items
+        return tuple((n, items[n]) for n in sorted(items) if n not in HARMLESS) if items else ()
 
     def _own_serial(self) -> int:
         if self.serial is None:

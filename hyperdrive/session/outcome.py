@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
 from hyperdrive.session import settings
-from hyperdrive.session.settings import EMPTY, IDLE_SESSION, PREFIX, Label, label, statement_for
+from hyperdrive.session.settings import DOUBT, EMPTY, IDLE_SESSION, PREFIX, Label, for_session, label, statement_for
 from hyperdrive.sql.verdict import (
     AdvisoryLock,
     AdvisoryUnlock,
@@ -37,6 +37,8 @@ Pin = tuple[str, object]
 """Why a client keeps its server, and on what: ``("LISTEN", b"channel")``."""
 
 _NO_PINS: Final[frozenset[Pin]] = frozenset()
+_DOUBTFUL: Final = b"?"
+"""Among what is local: something is, and nobody knows what."""
 _NOTHING_LOCAL: Final[Mapping[bytes, bytes | None]] = {}
 
 
@@ -54,7 +56,8 @@ class Journal:
     """The settings and pins of one client session.
 
     ``wanted`` is what the client set, ``actual`` what the linked server has; they differ only after a RESET of a setting that the
-    client gave at start-up. ``pins`` follow the transaction, ``lasting`` pins do not (locks, PREPARE, LOAD).
+    client gave at start-up. ``local`` is what it set for the transaction only, ``None`` being the server's own value. ``pins`` follow
+    the transaction, ``lasting`` pins do not (locks, PREPARE, LOAD).
     """
 
     __slots__ = ("_frames", "actual", "base", "lasting", "local", "pins", "wanted")
@@ -85,6 +88,21 @@ class Journal:
     def is_untouched(self) -> bool:
         """The transaction that is under way, if any, has changed nothing that is kept here."""
         return not self._frames
+
+    @property
+    def in_force(self) -> Label:
+        """The settings under which a statement is read now; ``DOUBT`` if they are not known."""
+        if self.actual is settings.UNKNOWN or _DOUBTFUL in self.local:
+            return DOUBT
+        local = {name: sql for name, sql in self.local.items() if not name.startswith(PREFIX)}
+        if not local:
+            return self.wanted
+        return label({name: sql for name, sql in {**self.wanted.items, **local}.items() if sql is not None})
+
+    @property
+    def may_revert(self) -> bool:
+        """The end of the transaction may change what is in force."""
+        return bool(self.local) or any(frame.wanted is not self.wanted for frame in self._frames or ())
 
     def reasons(self) -> list[str]:
         """Why the client is pinned, for the console."""
@@ -127,6 +145,7 @@ class Journal:
     def reset_here(self) -> None:
         """DISCARD ALL, answered without the server."""
         self.wanted = self.base
+        self.local = _NOTHING_LOCAL
         self.pins = _NO_PINS
         self.lasting = None
         self._frames = None
@@ -152,6 +171,9 @@ class Journal:
             self._to_savepoint(statement.name, rollback=kind is Kind.ROLLBACK_TO)
         elif kind in _SETTING_KINDS:
             self._set(statement)
+        elif kind is Kind.SET_LOCAL:
+            if statement.setting is not None:
+                self.set_local(statement.setting)
         elif kind in _PIN_KINDS:
             self._pins_of(statement)
         for effect in statement.effects:
@@ -180,7 +202,7 @@ class Journal:
     def _set(self, statement: Statement) -> None:
         kind = statement.kind
         if kind is Kind.DISCARD_ALL:
-            self.wanted, self.actual = self.base, EMPTY
+            self.wanted, self.actual, self.local = self.base, EMPTY, _NOTHING_LOCAL
             self.pins, self.lasting = _NO_PINS, None
             return
         if kind is Kind.RESET_ALL:
@@ -209,18 +231,23 @@ class Journal:
                 self._change(b"role", None)
 
     def set_local(self, setting: Setting) -> None:
-        """SET LOCAL of a setting of ours, answered here: until the transaction ends, or a savepoint before it is returned to."""
+        """SET LOCAL: until the transaction ends, or a savepoint before it is returned to."""
         self._remember()
-        is_default = setting.form in (Form.DEFAULT, Form.RESET)
-        self._change_local(setting.name, self.base.items.get(setting.name) if is_default else setting.sql)
+        if setting.name in _OF_TRANSACTION:
+            return
+        if setting.form in (Form.DEFAULT, Form.RESET):
+            self._change_local(setting.name, self.base.items.get(setting.name))
+            return
+        sql = for_session(setting.sql) if setting.form is Form.VALUE else None
+        self._change_local(setting.name if sql is not None else _DOUBTFUL, sql)
 
     def _change_local(self, name: bytes, sql: bytes | None) -> None:
         self.local = {**self.local, name: sql}
 
     def own(self, prefix: bytes) -> Mapping[bytes, bytes]:
         """Settings whose names begin with *prefix*, and the SQL that sets them, as they are in force now."""
-        items = {name: sql for name, sql in self.wanted.items.items() if name.startswith(prefix)}
-        return {name: sql for name, sql in {**items, **self.local}.items() if sql is not None} if self.local else items
+        items = {**self.wanted.items, **self.local} if self.local else self.wanted.items
+        return {name: sql for name, sql in items.items() if sql is not None and name.startswith(prefix)}
 
     def _change(self, name: bytes, sql: bytes | None) -> None:
         if name in self.local:
@@ -240,7 +267,9 @@ class Journal:
             text = _argument(local, parameters)
             local = _BOOLEANS.get(text.lower()) if text is not None else None
         if local is True:
-            if name is not None and name.lower().startswith(PREFIX) and effect.is_exact:
+            if name is None or not effect.is_exact or (value is None and not effect.is_null):
+                self._change_local(_DOUBTFUL, None)
+            else:
                 self._change_local(name.lower(), statement_for(name.lower(), value) if value is not None else None)
             return
         if local is None or name is None or not effect.is_exact or (value is None and not effect.is_null):
@@ -348,7 +377,22 @@ class Journal:
                 return
 
 
+def may_change_settings(statements: tuple[Statement, ...] | None, journal: Journal) -> bool:
+    """Whether other settings may be in force behind *statements* than *journal* says ahead of them."""
+    if statements is None:
+        return True
+    return any(
+        statement.kind in _SETTING_KINDS
+        or statement.kind is Kind.SET_LOCAL
+        or statement.suspect
+        or any(isinstance(effect, SetConfig) for effect in statement.effects)
+        or (statement.kind in _REVERTS and journal.may_revert)
+        for statement in statements
+    )
+
+
 _TRANSACTION_ENDS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.PREPARE_TRANSACTION})
+_REVERTS: Final = _TRANSACTION_ENDS | {Kind.ROLLBACK_TO}
 _SETTING_KINDS: Final = frozenset(
     {Kind.SET, Kind.RESET, Kind.RESET_ALL, Kind.DISCARD_ALL, Kind.SET_SESSION_CHARACTERISTICS},
 )

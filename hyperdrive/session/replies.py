@@ -163,6 +163,10 @@ SKIP_QUERY: Final = Expected("Q", Action.SKIP)
 RESTORE: Final = Expected("Q", Action.SKIP)
 """Settings that go ahead of the client's scope: no scope of the client's ends with it."""
 
+ASIDE: Final = Expected("Q", Action.SKIP)
+"""Settings under which a statement is read again, and their way back: nothing of them stays, and the client hears of none."""
+ASIDE_SYNC: Final = Expected("S", Action.SKIP)
+
 HELD_PARSE: Final = Expected("P", Action.SKIP)
 HELD_BIND: Final = Expected("B", Action.SKIP)
 HELD_EXECUTE: Final = Expected("E", Action.SKIP)
@@ -175,7 +179,10 @@ END_ROLLBACK: Final = Expected("Q", Action.SKIP, payload=b"ROLLBACK")
 ENDS: Final = frozenset({END_COMMIT, END_ROLLBACK})
 """The end of a transaction that the client was told of already: ``payload`` is the tag that must come."""
 
-AHEAD: Final = ENDS | {RESTORE}
+OWN_SCOPES: Final = frozenset({RESTORE, ASIDE, ASIDE_SYNC})
+"""They settle nothing of the client's."""
+
+AHEAD: Final = ENDS | OWN_SCOPES
 """Scopes of our own that the client's may follow without waiting."""
 
 HEARD: Final = Expected("heard", Action.SKIP)

@@ -303,7 +303,9 @@ class ServerSession(Ledger):
                     raise LedgerMismatch("a transaction goes on whose client was told of its end")
                 return b""
             self.status = data[start + 5]
-            if head is not replies.RESTORE and (self.attention or self.failed):
+            if head in replies.OWN_SCOPES:
+                self.failed = False  # a statement could not be read again; whoever needs it will hear
+            elif self.attention or self.failed:
                 news = self._settle()
         if head.describes:
             if kind in (ROW_DESCRIPTION, NO_DATA):
@@ -375,8 +377,10 @@ class ServerSession(Ledger):
 
     def _is_past(self, head: Expected) -> bool:
         """What the origin reports of *head* the client has been told, and maybe more since: what goes ahead of its transaction."""
-        return head in replies.ENDS or (
-            head is replies.RESTORE and self.client is not None and self.client.live is not None
+        return (
+            head in replies.ENDS
+            or head in (replies.ASIDE, replies.ASIDE_SYNC)
+            or (head is replies.RESTORE and self.client is not None and self.client.live is not None)
         )
 
     def _notice(self, message: bytes) -> bytes | None:

@@ -77,6 +77,10 @@ UNKNOWN: Final = Label({})
 """Of a server: something changed settings that we did not see; everything is reset before it is used again (W-37)."""
 
 
+DOUBT: Final = Label({b"?": b"?"})
+"""Of a statement: nobody knows under which settings it was read."""
+
+
 _MOST_VALUES: Final = 4096
 _values: dict[tuple[tuple[bytes, bytes], ...], Mapping[bytes, bytes]] = {}
 
@@ -99,12 +103,22 @@ def statement_for(name: bytes, value: bytes) -> bytes:
     Of a list of identifiers each element is quoted by itself, as ``SET x = 'a, b'`` would make one element of it (W-38).
     """
     elements = _elements(value) if name in _LISTS else [value]
-    return b"SET %s TO %s" % (_quote_name(name), b", ".join(map(quote_literal, elements)))
+    return b"SET %s TO %s" % (quote_name(name), b", ".join(map(quote_literal, elements)))
+
+
+SET_HEAD: Final = re.compile(rb"\s*SET\s+(?:SESSION\s+|LOCAL\s+)?", re.IGNORECASE)
+"""What stands before the name, or TIME ZONE and the like, in the text of a SET."""
+
+
+def for_session(sql: bytes) -> bytes | None:
+    """The SET that does for the session what *sql*, a SET LOCAL, does for the transaction."""
+    found = SET_HEAD.match(sql)
+    return b"SET " + sql[found.end() :] if found is not None else None
 
 
 def show(name: bytes) -> bytes:
     """SQL that gives the value of setting *name*."""
-    return b"SHOW " + _quote_name(name)
+    return b"SHOW " + quote_name(name)
 
 
 # What SET takes as a list of identifiers (GUC_LIST_QUOTE), and a session may set.
@@ -149,7 +163,7 @@ def transition(have: Label, want: Label) -> bytes:
             if changed_identity and name in have.items:
                 commands.append(_RESET[name])
         gone = [name for name in _others(have.items) if name not in want.items or _leaves_half(name, have, want)]
-        commands += [b"RESET " + _quote_name(name) for name in gone]
+        commands += [b"RESET " + quote_name(name) for name in gone]
         if not changed_identity:
             commands += [
                 sql for name, sql in _sorted(want.items) if have.items.get(name) != sql and name not in _IDENTITY
@@ -172,5 +186,6 @@ def _sorted(items: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
     return sorted((name, sql) for name, sql in items.items() if not stays_here(name))
 
 
-def _quote_name(name: bytes) -> bytes:
+def quote_name(name: bytes) -> bytes:
+    """The name of a setting as SQL."""
     return b".".join(map(quote_identifier, name.split(b".")))

@@ -181,9 +181,10 @@ class Transactions(Ours):
             return messages.command_complete(tag) + (self.tell_news(told) if told is not None else b"")
         elif self.live is not None and kind is Kind.SET_LOCAL:
             self.live.set(statement)
+            self.journal.completed(statement, tag)
         elif held is not None and kind in (Kind.SAVEPOINT, Kind.SET_TRANSACTION, Kind.SET_LOCAL):
             held.add(statement, self.told)
-            if kind is Kind.SAVEPOINT:
+            if kind is not Kind.SET_TRANSACTION:
                 self.journal.completed(statement, tag)
         return messages.command_complete(tag)
 

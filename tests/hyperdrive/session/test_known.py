@@ -246,7 +246,7 @@ def test_a_local_setting_is_not_answered_with_what_others_were_told() -> None:
         book.a.gets(backend("C BEGIN", "Z T", "C SET", "Z T"))
         book.a.sends(parse(TABLE, "s1") + describe_statement("s1") + sync())
         book.a.gets()
-        book.server.gets_letters("PBE PBE C DS")
+        book.server.gets_letters("PBE PBE C P DS")
         book.a.leaves()
 
 

@@ -148,6 +148,7 @@ class Proxy:
         self.metrics = ProxyMetrics()
         self.pools: Pools[ServerConnection] = Pools(pool_settings, self._connect, clock, limits)
         self.verdicts = VerdictCache()
+        self._classify = self.verdicts.classify  # one for all clients
         self.cache = Cache(cache or CacheSettings(), clock.now)
         self.cache.on_epoch = self.schema_changed
         self.clients: dict[int, ClientConnection] = {}
@@ -440,7 +441,7 @@ class Proxy:
 
     def _reader(self, ascii_safe: bool, standard_strings: bool) -> Classify:
         if ascii_safe and standard_strings:
-            return self.verdicts.classify
+            return self._classify
         return self.verdicts.reader(ascii_safe=ascii_safe, standard_strings=standard_strings)
 
     def warm(self, key: PoolKey) -> Pool[ServerConnection]:

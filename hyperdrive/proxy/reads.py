@@ -85,8 +85,7 @@ class Reader:
 
     def __init__(self, client: ClientConnection, pool: PoolCache) -> None:
         self._client = client
-        client.session.last_read = self.last_read
-        client.session.token = partial(token_of, pool.cache, pool.database)
+        client.session.reads = self
         self._pool = pool
         self._now = pool.cache.now
         self._store = pool.cache.store
@@ -674,6 +673,10 @@ class Reader:
 
     def _refuse(self, refused: Refused) -> bool:
         return self.bypass(refused.rule, refused.object)
+
+    def token(self) -> bytes:
+        """``SHOW hyperdrive.token``: what a read must not be older than to have seen what this session has."""
+        return token_of(self._pool.cache, self._pool.database)
 
     def last_read(self) -> str:
         """``SHOW hyperdrive.last_read``: how the last read was answered, its age, the rule."""

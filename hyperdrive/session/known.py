@@ -87,10 +87,8 @@ class Known(Transactions):
         return raw[5:6] == b"S" and name_at(raw, 6)[0][:NAME_BYTES] == key and shared.described_in == self.pipe.epoch
 
     def _describe_here(self, named: Named) -> bytes:
-        description = named.statement.description
-        end = 1 + int.from_bytes(description[1:5], "big")
-        named.types, named.told = description[5:end], description[end:]
-        return description
+        named.types, named.told = named.statement.told  # the same objects for everybody
+        return named.statement.description
 
     def _may_know(self) -> bool:
         if not self.pipe.switches.known_statements or self.journal.is_pinned or self.keeps_server:

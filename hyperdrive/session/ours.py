@@ -7,8 +7,8 @@ obeys it; here it is only told whether it makes sense. Knows no cache and no ser
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 from hyperdrive import __version__
 from hyperdrive.pgwire import messages
@@ -38,6 +38,7 @@ _DEFAULTS: Final = {_BOOLEAN: b"on", _DURATION: b"0", _TOKEN: b""}
 
 LAST_READ: Final = PREFIX + b"last_read"
 TOKEN: Final = PREFIX + b"token"
+_NO_TOKEN: Final = b"hd1::::0:0"
 VERSION: Final = PREFIX + b"version"
 _SHOWN: Final = frozenset({LAST_READ, TOKEN, VERSION})
 _KINDS: Final = frozenset({Kind.SET, Kind.RESET})
@@ -77,17 +78,25 @@ def value_of(sql: bytes) -> bytes | None:
     return next((e.value for e in single.effects if isinstance(e, SetConfig) and isinstance(e.value, bytes)), None)
 
 
+class Reads(Protocol):
+    """What knows how a session's reads are answered."""
+
+    def last_read(self) -> str:
+        """What ``SHOW hyperdrive.last_read`` gives."""
+
+    def token(self) -> bytes:
+        """What ``SHOW hyperdrive.token`` gives."""
+
+
 class Ours(Failures):
     """The part of a client session that knows them."""
 
-    __slots__ = ("last_read", "token")
+    __slots__ = ("reads",)
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
-        self.last_read: Callable[[], str] = lambda: "bypass rule=off"
+        self.reads: Reads | None = None
         """How the last read was answered, for SHOW."""
-        self.token: Callable[[], bytes] = lambda: b"hd1::::0:0"
-        """Stands for everything that was written through us up to now, for SHOW."""
 
     def _is_ours(self, statement: Statement, *, in_block: bool | None = None) -> bool:
         """Whether *statement* is about such a setting, and is answered here. *in_block*: in a transaction, if that was not begun here."""
@@ -151,9 +160,9 @@ class Ours(Failures):
 
     def _shown(self, name: bytes) -> bytes | None:
         if name == LAST_READ:
-            return self.last_read().encode()
+            return (self.reads.last_read() if self.reads is not None else "bypass rule=off").encode()
         if name == TOKEN:
-            return self.token()
+            return self.reads.token() if self.reads is not None else _NO_TOKEN
         if name == VERSION:
             return __version__.encode()
         if name == IDLE_SESSION:

@@ -10,6 +10,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hyperdrive.session.outcome import Watch
     from hyperdrive.session.scopes import Step
     from hyperdrive.session.statements import Named, SharedStatement
@@ -119,7 +121,7 @@ class Expected:
         """Of a Parse of the unnamed statement: its message, and message and verdict of what it took the place of."""
         self.epoch = -1
         """The schema epoch that the description or the Parse belongs to; -1: not to be remembered."""
-        self.gone: list[Named] = []
+        self.gone: Sequence[Named] = ()
         """Names that a DEALLOCATE answered here has freed."""
         self.describes = describes
         self.start: Step | None = None

@@ -341,9 +341,9 @@ class ServerSession(Ledger):
                 # Behind the Flush nothing was sent yet: the scope fails here, and the client's own Sync ends it.
                 self.client.poison()
             return _CHANGED
-        named.told, named.types = message, parameters[5:]
+        named.types, named.told = parameters[5:], message
         if head.epoch >= 0:
-            named.statement.described(head.epoch, parameters + message)
+            named.types, named.told = named.statement.described(head.epoch, named.types, message)
         return None
 
     def _settle(self) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from hyperdrive.pgwire import messages
 from hyperdrive.session.replies import Expected
 from hyperdrive.session.settings import EMPTY, Label
 from hyperdrive.sql.introspection import may_be_introspection
@@ -35,10 +36,10 @@ class SharedStatement:
         "__weakref__",
         "body",
         "described_in",
-        "description",
         "name",
         "parsed_in",
         "settings",
+        "told",
         "verdict",
         "worth_a_look",
     )
@@ -55,8 +56,8 @@ class SharedStatement:
         """The schema epoch in which the origin accepted it last."""
         self.described_in = -1
         """The schema epoch in which the origin gave ``description``."""
-        self.description = b""
-        """ParameterDescription, then RowDescription or NoData."""
+        self.told = b"", b""
+        """The body of its ParameterDescription, and its RowDescription or NoData."""
 
     @property
     def sql(self) -> bytes:
@@ -71,10 +72,18 @@ class SharedStatement:
         body = self.sql + b"\0" + types if types else self.body
         return b"P" + (len(self.name) + 5 + len(body)).to_bytes(4, "big") + self.name + b"\0" + body
 
-    def described(self, epoch: int, description: bytes) -> None:
-        """The origin has described it."""
+    @property
+    def description(self) -> bytes:
+        """ParameterDescription, then RowDescription or NoData."""
+        types, row = self.told
+        return messages.message(b"t", types) + row
+
+    def described(self, epoch: int, types: bytes, row: bytes) -> tuple[bytes, bytes]:
+        """The origin has described it; returns the one pair of objects that says so, as many clients keep it."""
         self.described_in = epoch
-        self.description = description
+        if self.told != (types, row):
+            self.told = types, row
+        return self.told
 
     def forget(self) -> None:
         """The origin no longer has what it was described as."""

@@ -93,8 +93,9 @@ class Runs(Known):
             self.unnamed, self.unnamed_verdict = raw, verdict
             return
         key = name[:NAME_BYTES]
-        shared = self.pipe.registry.intern(raw[body_at:], self._parse_settings(), verdict)
-        named = self._shared[key] = Named(shared, key, self.journal.wanted, self.pipe.epoch)
+        in_force = self.journal.in_force
+        shared = self.pipe.registry.intern(raw[body_at:], self._parse_settings(in_force), verdict)
+        named = self._shared[key] = Named(shared, key, in_force, self.pipe.epoch)
         named.is_pending = False
 
 

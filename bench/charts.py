@@ -10,7 +10,7 @@ from html import escape
 from bench.svg import BAR, GAP, HEAD, WIDTH, Bar, bar, colour, even_ticks, frame, log_ticks, short, text
 
 PANEL = 450
-_LEFT, _BOTTOM, _KEYS = 46, 30, 118
+_LEFT, _BOTTOM, _KEYS = 46, 30, 142
 
 
 def curves(series: Sequence[tuple[str, Sequence[float]]], *, title: str, unit: str) -> str:

@@ -75,7 +75,8 @@ def _medians(outcome: Outcome, kind: str, target: str) -> dict[str, float]:
 
 def _span(values: list[float]) -> str:
     low, high = _short(min(values)), _short(max(values))
-    return f"{low}×" if low == high else f"{low} – {high}×"
+    # Not to be broken into two lines.
+    return f"{low}×" if low == high else f"{low}\u00a0–\u00a0{high}×"
 
 
 def _short(value: float) -> str:

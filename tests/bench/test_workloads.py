@@ -15,9 +15,9 @@ from bench.live import Live
 from bench.load.watching import Watch
 from bench.registry import QUICK_ORDER, WORKLOADS, expected
 from bench.report import _CHAPTERS
-from bench.results import Outcome
+from bench.results import Outcome, Run
 from bench.rounds import Load
-from bench.run import _no_time_for
+from bench.run import _no_time_for, _pace
 from bench.suite import FULL, QUICK, Plan, Suite
 from bench.targets import CACHED, US, Address, Direct, Missing, PgBouncer, Running, Target
 from bench.workloads import hits, serverless, verdicts
@@ -67,6 +67,10 @@ def test_what_has_no_time_left_is_left_out_with_a_line() -> None:
     assert _no_time_for("hits", QUICK, 0.0) is None
     assert _no_time_for("hits", QUICK, 107.0) == "hits: the machine is busy, and 108 s were over"
     assert _no_time_for("hits", FULL, 9999.0) is None
+    slow = Run("", "", 0.0, {}, {}, [Outcome("k", "t", "a", seconds=30.0, expected=10.0)])
+    assert (_pace(slow), _pace(replace(slow, outcomes=[]))) == (3.0, 1.0)
+    assert _no_time_for("hits", QUICK, 90.0) is None
+    assert _no_time_for("hits", QUICK, 90.0, _pace(slow)) is not None
 
 
 def test_a_target_is_started_once_for_all_workloads(suite: Suite) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from hyperdrive.config.settings import UserSettings
 from hyperdrive.testing.cached import CachedScene
 from hyperdrive.testing.databases import run_sql
 from hyperdrive.testing.frontend import bind, execute, parse, sync
@@ -237,3 +238,98 @@ async def test_replication_role_takes_no_part(people: CachedScene) -> None:
     await scene.settle(conn)
     await scene.ask_twice(conn, "select v from t where id = 1")
     assert "session-state" == scene.how(conn)
+
+
+LOGINS = """
+set client_min_messages = error;
+drop role if exists cache_login_a; drop role if exists cache_login_b;
+create role cache_login_a login password 'pw'; create role cache_login_b login password 'pw'; grant select on t to cache_login_a;
+"""
+
+
+@pytest.fixture
+async def logins(people: CachedScene) -> AsyncIterator[CachedScene]:
+    """Two users who log in, of whom ``cache_login_a`` may read ``t``; nothing but their names tells them apart."""
+    scene = people
+    await scene.sql(LOGINS)
+    people_of = {name: UserSettings(password="pw") for name in ("cache_login_a", "cache_login_b")}
+    await scene.start(auth_method="trust", users=people_of)
+    yield scene
+    stack = scene._stack.pop_all()
+    await stack.aclose()
+    await run_sql(
+        scene.origin_url, "drop owned by cache_login_a, cache_login_b; drop role cache_login_a, cache_login_b"
+    )
+
+
+@pytest.mark.parametrize("how", ["direct", "prepared"])
+async def test_what_one_user_may_read_another_is_refused(logins: CachedScene, how: str) -> None:
+    """Two logins with the same settings: answers belong to a role, whichever session fills first."""
+    scene = logins
+    may, may_not = await scene.client(user="cache_login_a"), await scene.client(user="cache_login_b")
+    for _ in range(2):
+        assert ["v1"] == await read(may, how)
+    assert "hit" == scene.how(may)
+    for _ in range(3):
+        assert ["42501"] == await read(may_not, how)
+    await scene.sql("grant select on t to cache_login_b")
+    assert ["v1"] == await read(may_not, how)
+
+
+async def test_what_depends_on_who_asks_is_each_ones_own(logins: CachedScene) -> None:
+    """A view that hides rows by user: its text is the same, and so are all settings."""
+    scene = logins
+    await scene.sql(
+        "create view of_a as select v from t where pg_has_role('cache_login_a', 'member'); grant select on of_a to public"
+    )
+    one, other, direct = (
+        await scene.client(user="cache_login_a"),
+        await scene.client(user="cache_login_b"),
+        await scene.direct(),
+    )
+    await direct.query("set role cache_login_b")
+    expected = (await direct.query("select v from of_a")).rows
+    for _ in range(2):
+        assert 5 == len((await one.query("select v from of_a")).rows)
+        assert expected == (await other.query("select v from of_a")).rows == []
+
+
+@pytest.mark.parametrize("through_us", [True, False])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param("alter role cache_reader superuser", "alter role cache_reader nosuperuser", id="superuser"),
+        pytest.param("alter role cache_reader bypassrls", "alter role cache_reader nobypassrls", id="bypassrls"),
+        pytest.param("grant pg_read_all_data to cache_reader", "revoke pg_read_all_data from cache_reader", id="pg_read_all_data"),
+    ],
+)  # fmt: skip
+async def test_an_attribute_that_is_taken_away_is_gone(
+    people: CachedScene, before: str, after: str, through_us: bool
+) -> None:
+    """ALTER ROLE fires no event trigger, and what it gave was cached."""
+    scene = people
+    rls = "bypassrls" in before
+    await scene.sql(
+        "create table hidden (v text); insert into hidden values ('h');"
+        + ("alter table hidden enable row level security; grant select on hidden to cache_reader;" if rls else "")
+        + before
+    )
+    await scene.start(catalog_poll="1h" if through_us else "30ms")
+    conn, owner, direct = await scene.client(), await scene.client(), await scene.direct()
+    await become(scene, conn, "set role cache_reader")
+    await direct.query("set role cache_reader")
+    sql = "select v from hidden"
+    for _ in range(2):
+        assert [("h",)] == (await conn.query(sql)).rows
+    if through_us:
+        assert not (await owner.query(after)).errors
+        found, wanted = await conn.query(sql), await direct.query(sql)
+        assert (wanted.rows, wanted.errors) == (found.rows, found.errors)
+        assert [("h",)] != found.rows
+        return
+    await scene.sql(after)
+
+    async def is_seen() -> bool:
+        return (await conn.query(sql)).rows != [("h",)]
+
+    await eventually(is_seen, "the change")

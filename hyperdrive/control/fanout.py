@@ -5,6 +5,10 @@ its number. A client's reply waits for those answers, so a program that writes b
 
 Whoever hears nothing more of a worker, or misses a number, drops everything; and until it knows that the other is either heard of again
 or gone, it takes no part. Workers link with each other before they let clients in. Knows lines and domains; knows no client.
+
+A worker that stands still answers nobody, and cannot know yet that the others went on without it. So each line says when it was written,
+which one clock tells all processes of a machine, and nothing is served by a worker for which the last word of another is older than
+``VOUCHED_SECONDS``: that is less than the others wait for its answer before they go on. Who has nothing to say says the time.
 """
 
 from __future__ import annotations
@@ -12,9 +16,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final
 
+from hyperdrive.clock import SystemClock
 from hyperdrive.control.peers import Peer, peer_path
 from hyperdrive.errors import NotReady
 from hyperdrive.proxy.cache import Cache, Database, Heard
@@ -24,6 +30,10 @@ log = logging.getLogger("hyperdrive.control")
 
 HEARD_SECONDS: Final = 2.0
 """How long an answer may take: a worker that is so slow is cut off, and drops everything when it notices."""
+VOUCHED_SECONDS: Final = 1.5
+"""How long what another worker said last vouches for what is stored here; less than ``HEARD_SECONDS``."""
+BEAT_SECONDS: Final = 0.25
+"""How often somebody with nothing else to say says the time."""
 RETRY_SECONDS: Final = 0.5
 MAX_LINE_BYTES: Final = 1 << 20
 
@@ -58,25 +68,45 @@ class _Link:
         self.worker = worker
         self.writer = writer
         self.number = 0
-        self.waiting: dict[int, Announcement] = {}
+        self.waiting: dict[int, tuple[Announcement, float]] = {}
+        """What was said and not answered, oldest first, and when it was said."""
         self.deadline: asyncio.TimerHandle | None = None
 
     def say(self, line: dict[str, Any], announcement: Announcement) -> None:
+        if self.writer.transport.is_closing():
+            announcement.heard()  # it has been given up, and knows by the time that it cannot serve
+            return
         self.number += 1
-        self.waiting[self.number] = announcement
-        self.writer.write(json.dumps({"n": self.number, **line}).encode() + b"\n")
+        now = SystemClock.now()
+        self.waiting[self.number] = announcement, now
+        self._write({"n": self.number, "at": now, **line})
         if self.deadline is None:
             self.deadline = asyncio.get_running_loop().call_later(HEARD_SECONDS, self.too_slow)
 
+    def beat(self) -> None:
+        """Say the time."""
+        if not self.writer.transport.is_closing():
+            self._write({"at": SystemClock.now()})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.writer.write(json.dumps(line).encode() + b"\n")
+
     def answered(self, number: int) -> None:
-        announcement = self.waiting.pop(number, None)
+        said = self.waiting.pop(number, None)
         if not self.waiting and self.deadline is not None:
             self.deadline.cancel()
             self.deadline = None
-        if announcement is not None:
-            announcement.heard()
+        if said is not None:
+            said[0].heard()
 
     def too_slow(self) -> None:
+        """Something was said ``HEARD_SECONDS`` ago; whether that is still unanswered, or others have taken its place, shows here."""
+        self.deadline = None
+        _, oldest = next(iter(self.waiting.values()))
+        left = oldest + HEARD_SECONDS - SystemClock.now()
+        if left > 0:
+            self.deadline = asyncio.get_running_loop().call_later(left, self.too_slow)
+            return
         log.warning("! worker %d does not answer", self.worker)
         self.writer.transport.abort()
 
@@ -86,7 +116,7 @@ class _Link:
             self.deadline = None
         self.writer.transport.abort()
         waiting, self.waiting = list(self.waiting.values()), {}
-        for announcement in waiting:
+        for announcement, _ in waiting:
             announcement.heard()
 
 
@@ -102,12 +132,25 @@ class Fanout:
         self._tasks: set[asyncio.Task[None]] = set()
         self._followed: dict[int, int] = {}
         """Workers that we hear of, with the number of connections they have to us; normally one."""
+        self._said_at: dict[int, float] = {}
+        """When those whom we hear of said the last that we have heard."""
         self._is_closed = False
         cache.on_touch = self.announce
 
     async def start(self) -> None:
         """Link with all that are there, both ways; those that come later do the same. To be awaited before clients are let in."""
         await asyncio.gather(*(self._meet(peer) for peer in self._peers))
+        self._keep(spawn(self._beat(), name="say the time to other workers"))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _beat(self) -> None:
+        while True:
+            for link in list(self._links.values()):
+                link.beat()
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def _meet(self, peer: Peer) -> None:
         await self.link(peer.worker)
@@ -116,8 +159,9 @@ class Fanout:
     async def _ask_back(self, peer: Peer) -> bool:
         try:
             await peer.call(do="link", worker=self._number)
-        except NotReady:
-            return False  # it is not there, and asks for us when it comes
+        except NotReady as error:
+            # Refused: it is not there, and asks for us when it comes. One that is only slow may still be writing.
+            return not isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError))
         return True
 
     async def close(self) -> None:
@@ -146,9 +190,8 @@ class Fanout:
         if not hello:
             self._unlink(link)
             return
-        task = spawn(self._hear_answers(link, reader), name=f"answers of worker {worker}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        link.beat()
+        self._keep(spawn(self._hear_answers(link, reader), name=f"answers of worker {worker}"))
 
     async def _hear_answers(self, link: _Link, reader: asyncio.StreamReader) -> None:
         try:
@@ -185,18 +228,23 @@ class Fanout:
     async def follow(self, worker: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """*worker* tells us what changes there, until it is gone."""
         self._followed[worker] = self._followed.get(worker, 0) + 1
+        self._said_at.setdefault(worker, 0.0)
         self._check()
         try:
             writer.write(b"0\n")
             expected = 0
             while line := await reader.readline():
                 said = json.loads(line)
+                if "n" not in said:
+                    self._vouch(worker, said["at"])
+                    continue
                 expected += 1
                 if said["n"] != expected:
                     log.warning("! worker %d: change %d where %d was expected", worker, said["n"], expected)
                     self._drop_all()
                     expected = said["n"]
                 self._apply(said)
+                self._vouch(worker, said["at"])
                 writer.write(b"%d\n" % said["n"])
         except (OSError, ValueError, KeyError) as exc:
             log.debug("! worker %d: %s", worker, exc)
@@ -204,6 +252,15 @@ class Fanout:
             self._followed[worker] -= 1
             if not self._followed[worker] and not self._is_closed:
                 self._lost(worker)
+
+    def _vouch(self, worker: int, at: float) -> None:
+        """*worker* said something at *at*, and all that it said before has been applied."""
+        self._said_at[worker] = at
+        self._vouch_for_all()
+
+    def _vouch_for_all(self) -> None:
+        said_at = min(self._said_at.values(), default=math.inf)
+        self._cache.vouched_until = -math.inf if self._cache.suspended else said_at + VOUCHED_SECONDS
 
     def _apply(self, said: dict[str, Any]) -> None:
         if said["db"] is None:
@@ -221,11 +278,11 @@ class Fanout:
     def _lost(self, worker: int) -> None:
         """Nothing is heard of *worker* any more: what it last did is unknown, and what it does now would be."""
         log.info("= worker %d is not heard of", worker)
+        self._said_at.pop(worker, None)
         self._cache.suspended.add(worker)
+        self._vouch_for_all()
         self._drop_all()
-        task = spawn(self._find(worker), name=f"find worker {worker}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._keep(spawn(self._find(worker), name=f"find worker {worker}"))
 
     async def _find(self, worker: int) -> None:
         """It is either gone, and links with us before it lets clients in again, or has to link with us now."""
@@ -233,6 +290,7 @@ class Fanout:
         while worker in self._cache.suspended:
             if not await self._ask_back(peer):
                 self._cache.suspended.discard(worker)
+                self._vouch_for_all()
             else:
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -240,3 +298,4 @@ class Fanout:
         for worker in [one for one in self._cache.suspended if self._followed.get(one)]:
             self._cache.suspended.discard(worker)
             self._drop_all()
+        self._vouch_for_all()

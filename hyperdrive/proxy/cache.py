@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
+from math import inf
 from random import random
 from typing import TYPE_CHECKING, Final
 
@@ -288,6 +289,8 @@ class Cache:
         """Told of each database whose catalog has changed, by whoever it was changed."""
         self.suspended: set[int] = set()
         """Workers whose writes we may not hear of: until we do again nothing is served."""
+        self.vouched_until = inf
+        """Until when all that others have written is known to have been heard of: from then on nothing is served."""
         self._policies = Policies(settings.policy, settings.tables)
 
     @property

@@ -62,6 +62,7 @@ class Reader:
     """What the cache does for one client. It is also the follower that waits in a flight on the client's behalf."""
 
     __slots__ = (
+        "_cache",
         "_client",
         "_controls",
         "_flight",
@@ -87,6 +88,7 @@ class Reader:
         self._client = client
         client.session.reads = self
         self._pool = pool
+        self._cache = pool.cache
         self._now = pool.cache.now
         self._store = pool.cache.store
         # A session is on the query path while these two are its label and what it was told: nothing about it has changed.
@@ -135,7 +137,7 @@ class Reader:
         if entry is None or entry.seen != space.domain.seq or entry.fill_no <= self.last_write_no:
             return False
         now = self._now()
-        if now >= entry.early_from:
+        if now >= entry.early_from or now >= self._cache.vouched_until:
             return False
         entry.hits += 1
         self._store.hits += 1
@@ -211,7 +213,7 @@ class Reader:
         identity = self._settle(session)
         if identity is None:
             return False
-        may_serve = True
+        may_serve = self._is_vouched
         block = session.block
         if block is not None:
             known = self._maybe_known(session)
@@ -295,17 +297,23 @@ class Reader:
     def _ask_known(self, session: ClientSession, read: Read) -> bool:
         entry = self._space.entries.get(read.key)
         now = self._now()
-        if entry is not None and entry.is_valid() and now < entry.fresh_until and entry.sent_at > self._floor.since:
+        is_fresh = entry is not None and entry.is_valid() and entry.sent_at > self._floor.since
+        if entry is not None and is_fresh and now < entry.fresh_until and now < self._cache.vouched_until:
             session.pipe.saved[Saved.KNOWN] += 1
             self._serve(session, read.kind, entry, "hit", now)
             return True
-        return self._ask(session, read, KNOWN, KNOWN_POLICY, may_serve=True)
+        return self._ask(session, read, KNOWN, KNOWN_POLICY, may_serve=self._is_vouched)
 
     # --- who is it? -----------------------------------------------------------------------------------------------------------
 
     @property
     def _is_shadow(self) -> bool:
         return self._pool.cache.settings.mode is Mode.SHADOW
+
+    @property
+    def _is_vouched(self) -> bool:
+        """All that other workers have written is known to have been heard of."""
+        return self._now() < self._cache.vouched_until
 
     def _settle(self, session: ClientSession) -> Identity | None:
         """Who the session is now; ``None``: it takes no part, which has been counted."""
@@ -447,6 +455,8 @@ class Reader:
         """The origin cannot be reached: serve what is expired, if the policy allows it (stale-if-error)."""
         session.regain_whole()
         if session.whole is None or not is_select(session.ops[0][2]) or self._settle(session) is None:
+            return False
+        if not self._is_vouched:
             return False
         read = read_of(session.ops[0][0], session.ops[0][1], session)
         if isinstance(read, Refused) or session.held is not None:

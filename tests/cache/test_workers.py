@@ -200,3 +200,63 @@ async def test_purges_are_told(workers: Workers) -> None:
     before = len(first.proxy.cache.store) + len(second.proxy.cache.store)
     assert before == await first.control.purge("all", "")
     assert (0, 0) == (len(first.proxy.cache.store), len(second.proxy.cache.store))
+
+
+async def test_nothing_is_served_while_another_worker_says_nothing(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stands still is given up by the others, who go on writing, before it can know. So it has to have heard of them lately."""
+    from hyperdrive.control import fanout
+
+    monkeypatch.setattr(fanout, "BEAT_SECONDS", 3600.0)
+    first, second = await workers.start(0), await workers.start(1)
+    assert first._fanout is not None
+    link = first._fanout._links[1]
+    reader = await workers.client(1)
+    link.beat()
+    for _ in range(3):
+        await reader.query(READ)
+    assert "hit" == workers.how(1, reader)
+    assert second._fanout is not None
+    second._fanout._vouch(0, fanout.SystemClock.now() - fanout.VOUCHED_SECONDS)
+    for _ in range(2):
+        await reader.query(READ)
+        assert "miss" == workers.how(1, reader)
+    link.beat()
+
+    async def is_served() -> bool:
+        await reader.query(READ)
+        return workers.how(1, reader) == "hit"
+
+    await eventually(is_served, "it is heard of again")
+
+
+async def test_a_worker_that_always_has_something_to_say_is_not_given_up(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its words is answered at once; that there is always one on its way is no sign of a slow worker."""
+    from hyperdrive.control import fanout
+
+    monkeypatch.setattr(fanout, "HEARD_SECONDS", 0.3)
+    first, _ = await workers.start(0), await workers.start(1)
+    await workers.client(0)
+    assert first._fanout is not None
+    link = first._fanout._links[1]
+    database = first.proxy.cache.databases[first.dsn.database]
+    end = asyncio.get_running_loop().time() + 1.0
+    while asyncio.get_running_loop().time() < end:
+        first._fanout.announce(database, [1], False)  # an answer takes more than one turn of the loop
+        await asyncio.sleep(0)
+        assert link.waiting
+    assert first._fanout._links[1] is link
+
+
+async def test_a_write_passes_although_the_link_has_just_been_cut(workers: Workers) -> None:
+    """What cannot be said to a worker that was given up is nobody's fault; that worker serves nothing by then."""
+    first = await workers.start(0)
+    await workers.start(1)
+    writer = await workers.client(0)
+    assert first._fanout is not None
+    first._fanout._links[1].writer.transport.abort()
+    replies = await writer.query("update t set v = 'cut' where id = 1")
+    assert (["UPDATE 1"], []) == (replies.tags, replies.errors)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from hyperdrive.control.cached import purge
-from hyperdrive.errors import ShuttingDown
+from hyperdrive.errors import QueryCanceled, ShuttingDown
 from hyperdrive.pool.interfaces import CloseReason
 from hyperdrive.proxy.proxy import Proxy
 
@@ -32,6 +32,8 @@ class LocalActions:
             case "pause", _:
                 pools.pause(database)
                 await pools.until_quiet(database)
+                if not pools.is_paused(database):
+                    raise QueryCanceled("PAUSE was ended by RESUME before all servers had come back")
             case "resume", _:
                 pools.resume(database)
             case "reconnect", _:

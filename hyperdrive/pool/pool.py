@@ -231,8 +231,8 @@ class Pool(Generic[S]):
         self.upkeep()
 
     async def until_quiet(self) -> None:
-        """Return when no server is in use. Cancelling changes nothing."""
-        while self.in_use:
+        """Return when no server is in use, or when the pool lends again. Cancelling changes nothing."""
+        while self.in_use and self.phase is not _RUNNING:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._quiet.append(future)
             await future
@@ -673,6 +673,8 @@ class Pool(Generic[S]):
     def _enter(self, phase: Phase) -> None:
         log.info("= %s: %s", self.key, phase.value)
         self.phase = phase
+        if phase is _RUNNING:
+            self._tell_quiet()  # it will not be, and whoever waits for it shall know
         self._settle()
         self.upkeep()
 

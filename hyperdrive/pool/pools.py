@@ -100,7 +100,7 @@ class Pools(Generic[S]):
             pool.reconnect()
 
     async def until_quiet(self, database: str | None = None) -> None:
-        """Return when no server of *database* is in use: PAUSE answers then."""
+        """Return when no server of *database* is in use: PAUSE answers then. Or when it was resumed, which ``is_paused`` tells."""
         for pool in self.of(database):
             await pool.until_quiet()
 
@@ -168,8 +168,8 @@ class Pools(Generic[S]):
         name = database if database in self.metrics or len(self.metrics) < MAX_COUNTED else OTHERS
         return self.metrics.setdefault(name, PoolMetrics())
 
-    def is_paused(self, database: str) -> bool:
-        """Whether PAUSE holds for *database*."""
+    def is_paused(self, database: str | None) -> bool:
+        """Whether PAUSE holds for *database*; ``None``: for all."""
         return bool(self._paused & {None, database})
 
     def _suspect(self, source: Pool[S]) -> None:

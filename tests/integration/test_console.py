@@ -115,6 +115,19 @@ async def test_pause_waits_for_transactions_and_resume_lets_clients_go_on(proxy:
         await waiting
 
 
+async def test_a_pause_that_is_overtaken_by_resume_ends_with_an_error(proxy: RunningProxy, admin: Admin) -> None:
+    """It used to wait for ever: servers that are lent again need not come free all at once."""
+    async with await client(proxy) as holder:
+        await holder.execute("begin; select 1")
+        pausing = asyncio.ensure_future(admin("PAUSE"))
+        await eventually(lambda: proxy.pools.is_paused("app"), "PAUSE has begun")
+        async with await psycopg.AsyncConnection.connect(console_url(proxy), autocommit=True) as other:
+            await Admin(other)("RESUME")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            await asyncio.wait_for(pausing, 5)
+        await holder.execute("select 2")
+
+
 async def test_reconnect_replaces_servers(proxy: RunningProxy, admin: Admin) -> None:
     async with await client(proxy) as one:
         before = await (await one.execute("select pg_backend_pid()")).fetchone()

@@ -19,6 +19,7 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from hyperdrive.admin.console import Console
 from hyperdrive.admin.http import StatusServer, StatusSite
@@ -535,7 +536,7 @@ def client_url(settings: Settings, port: int) -> str:
     address, dsn = settings.listen[0], settings.origin
     assert dsn is not None
     host = "127.0.0.1" if address.host in ("", "*", "0.0.0.0", "::") else address.host
-    return f"postgresql://{dsn.user}@{host}:{port}/{dsn.database}"
+    return f"postgresql://{quote(dsn.user, safe='')}@{host}:{port}/{quote(dsn.database, safe='')}"
 
 
 def keep_for_good() -> None:

@@ -9,21 +9,31 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hyperdrive import __version__
-from hyperdrive.config.settings import MEANINGS
+from hyperdrive.config.settings import MEANINGS, flag_of
 from hyperdrive.errors import ConfigError, HyperdriveError
 
 _EPILOG = """\
 serve reads hyperdrive.toml and the environment, too; docs/settings.md has all settings."""
 
-# Flags whose names are shorter than those of their settings.
-SHORT = {"admin_listen": "admin", "auth_method": "auth"}
-
 
 class _Parser(argparse.ArgumentParser):
+    """Complaints in one line; what a command does not know is its own complaint, not that of the whole."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown[0])}")
+        return found, unknown
+
+    def _meant(self, given: str) -> str:
+        near = get_close_matches(given.partition("=")[0], self._option_string_actions, 1, cutoff=0.75)
+        return f"; did you mean {near[0]}?" if near else ""
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
 
@@ -64,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
             one.add_argument("--json", action="store_true", help="as JSON")
         else:
             one.add_argument(
-                "--interval", type=float, default=1.0, metavar="S", help="seconds between looks (default: 1)"
+                "--interval", type=_seconds, default=1.0, metavar="S", help="seconds between looks (default: 1)"
             )
     purge = commands.add_parser("purge", help="drop stored answers of a running proxy", allow_abbrev=False)
     purge.add_argument("--table", metavar="[SCHEMA.]NAME", help="those that read from it")
@@ -99,7 +109,7 @@ def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
             group = serve.add_argument_group(meaning.section)
         if key == "origin":
             continue
-        flag = SHORT.get(key, key).replace("_", "-")
+        flag = flag_of(key)
         text = meaning.text.split(". ")[0].split("; ")[0].replace("`", "").replace("%", "%%")
         if key == "cache":
             group.add_argument("--no-cache", dest=key, action="store_const", const="off", help="as --cache off")
@@ -110,9 +120,22 @@ def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _milliseconds(text: str) -> float:
-    value = float(text.removesuffix("ms"))
+    try:
+        value = float(text.removesuffix("ms"))
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= 60_000:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is wrong; expected milliseconds from 0 to 60000, such as 80")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text.removesuffix("s"))
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is wrong; expected seconds, such as 1 or 0.5")
     return value
 
 
@@ -122,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = import_module(f"hyperdrive.cli.{options.command}").run(options)
     except ConfigError as error:
-        return _complain(error.client_text, 2)
+        return _complain("\n".join(filter(None, [error.client_text, error.hint])), 2)
     except HyperdriveError as error:
         return _complain(error.log_text, 1)
     except BrokenPipeError:  # the reader of our output has had enough

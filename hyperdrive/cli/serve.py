@@ -19,6 +19,7 @@ from hyperdrive.app import serve
 from hyperdrive.cli.common import loader, say
 from hyperdrive.config import Loader, Settings
 from hyperdrive.dsn import parse_dsn
+from hyperdrive.errors import ConfigError
 from hyperdrive.localserver import LocalServer
 from hyperdrive.workers import Supervisor
 
@@ -93,7 +94,13 @@ async def embedded(directory: Path, *, quiet: bool = False) -> AsyncIterator[str
 
 
 def _local_server(directory: Path, short: Path) -> LocalServer:
-    directory.mkdir(mode=0o711, exist_ok=True)  # the data directory within is closed; its owner must get there
+    try:
+        directory.mkdir(mode=0o711, exist_ok=True)  # the data directory within is closed; its owner must get there
+    except OSError as exc:
+        raise ConfigError(
+            f"the embedded PostgreSQL has no place for its data: {directory.absolute()}: {exc.strerror}",
+            hint="start in a directory where one can be made, or give an ORIGIN_URL",
+        ) from exc
     # When we are root the server runs as somebody else, who must get through to its own, closed, directory within.
     short.chmod(0o711)
     return LocalServer(directory / "postgres", auth="trust", tcp=False, socket_dir=short / "run")

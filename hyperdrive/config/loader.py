@@ -27,6 +27,7 @@ from hyperdrive.config.settings import (
     Settings,
     TableSettings,
     UserSettings,
+    flag_of,
 )
 from hyperdrive.dsn import password_from_file
 from hyperdrive.errors import ConfigError
@@ -159,7 +160,7 @@ class _Reading:
 
     def take_flags(self, flags: Mapping[str, object]) -> None:
         for key, value in flags.items():
-            shown = "ORIGIN_URL" if key == "origin" else "--" + key.removesuffix("_listen").replace("_", "-")
+            shown = "ORIGIN_URL" if key == "origin" else f"--{flag_of(key)}"
             self._take(key, value, shown)
 
     def finish(self) -> Settings:
@@ -184,20 +185,24 @@ class _Reading:
             self.values[key] = parsed
             self.places[key] = place
 
-    def _parse(self, key: str, value: object, place: str, meaning: Meaning) -> Any:
+    def _parse(self, key: str, value: object, place: str, meaning: Meaning, shown_key: str = "") -> Any:
         try:
             return meaning.kind.read(value)
         except ConfigError as exc:
-            self.mistakes.append(f"{place}: {key}: {exc}")
+            self.mistakes.append(f"{place}: {shown_key or key}: {exc}")
         except ValueError:
             # What was meant as a secret is not repeated.
             shown = "" if key in ("password", "origin") else f"{value!r} is wrong; "
-            self.mistakes.append(f"{place}: {key}: {shown}expected {meaning.kind.right}")
+            self.mistakes.append(f"{place}: {shown_key or key}: {shown}expected {meaning.kind.right}")
         return None
 
     def _unknown(self, key: str, place: str, known: list[str], spell: Callable[[str], str] = str) -> None:
-        near = get_close_matches(key, known, 1)
-        self.mistakes.append(f"{place}: {key}: no such setting" + (f"; did you mean {spell(near[0])}?" if near else ""))
+        near = get_close_matches(key.rpartition(".")[2], known, 1)
+        if near:
+            right = f"did you mean {spell(near[0])}?"
+        else:
+            right = f"expected {', '.join(known)}" if len(known) < 10 else "docs/settings.md lists them"
+        self.mistakes.append(f"{place}: {key}: no such setting; {right}")
 
     def _table(self, table: object, place: Callable[..., str], key: str, read: Callable[..., None]) -> None:
         if not isinstance(table, dict):
@@ -234,9 +239,9 @@ class _Reading:
         for key, raw in value.items():
             at = place(table, name, key) if place(table, name, key) != place() else place(table, name)
             if key in known:
-                found[key] = self._parse(key, raw, at, known[key])
+                found[key] = self._parse(key, raw, at, known[key], f"{table}.{name}.{key}")
             else:
-                self._unknown(key, at, list(known))
+                self._unknown(f"{table}.{name}.{key}", at, list(known))
         into[name] = cls(**found)
         self.places[f"{table}.{name}"] = place(table, name)
 

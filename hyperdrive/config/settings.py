@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from hyperdrive.config.units import (
     ADDRESS,
@@ -579,6 +579,13 @@ DATABASE_MEANINGS = meanings(DatabaseSettings)
 USER_MEANINGS = meanings(UserSettings)
 TABLE_MEANINGS = meanings(TableSettings)
 DEFAULTS = Settings()
+
+_SHORT_FLAGS: Final = {"admin_listen": "admin", "auth_method": "auth"}
+
+
+def flag_of(key: str) -> str:
+    """The flag of the setting *key*, without its dashes."""
+    return _SHORT_FLAGS.get(key, key).replace("_", "-")
 
 
 def shown(settings: Settings) -> list[tuple[str, str, str, bool]]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import secrets
 import signal
@@ -32,9 +33,15 @@ from hyperdrive.errors import ConfigError, OriginUnreachable
 from hyperdrive.localinstall import DEFAULT_MAJOR, Account, Installation, choose_account, find_installation, place_data
 from hyperdrive.localserver.signs import LOOPBACK, answers, first_number, free_port, says_ready, serves, write_private
 
+log = logging.getLogger("hyperdrive.localserver")
+
 Auth = Literal["scram-sha-256", "md5", "password", "trust"]
 
 _POLL_SECONDS = 0.02
+_TAKE_OVER_SECONDS = 10.0
+"""How long a server that has the data directory may take to end."""
+_SOON_SECONDS = 1.0
+"""After which we say what we are waiting for."""
 _LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
 # Ends the server when the pipe at its standard input is closed, which the kernel does when our process dies. Linux's
@@ -335,7 +342,8 @@ class LocalServer:
         container the same small ids belong to others. Where the system tells, we look whether it is a server on *data*.
         """
         lock_file = data / "postmaster.pid"
-        deadline = time.monotonic() + min(10.0, self._start_timeout)
+        deadline = time.monotonic() + min(_TAKE_OVER_SECONDS, self._start_timeout)
+        said = False
         while (pid := first_number(lock_file)) is not None:
             if not serves(pid, data):
                 lock_file.unlink(missing_ok=True)
@@ -343,8 +351,11 @@ class LocalServer:
             if time.monotonic() > deadline:
                 raise ConfigError(
                     f"the data directory {data} is in use by the server with process id {pid}",
-                    hint="stop that server, or choose another directory",
+                    hint="stop what has started that server, or start in another directory",
                 )
+            if not said and time.monotonic() > deadline - _TAKE_OVER_SECONDS + _SOON_SECONDS:
+                said = True
+                log.info("= %s is in use by the server with process id %d: waiting for its end", data, pid)
             self._pause()
 
     def _spawn(self, data: Path) -> int:

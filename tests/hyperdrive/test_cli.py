@@ -16,12 +16,12 @@ import pytest
 
 from hyperdrive.admin.console import Console
 from hyperdrive.admin.http import StatusServer, StatusSite
-from hyperdrive.cli import SHORT, common, main, parser
+from hyperdrive.cli import common, main, parser
 from hyperdrive.cli.check import Finding, examine
 from hyperdrive.cli.explain import describe
 from hyperdrive.cli.status import fetch, render
 from hyperdrive.config import Address, Settings
-from hyperdrive.config.settings import MEANINGS
+from hyperdrive.config.settings import MEANINGS, flag_of
 from hyperdrive.dsn import parse_dsn
 from hyperdrive.errors import NotReady
 from hyperdrive.metrics import Registry
@@ -41,7 +41,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_setting_has_a_flag() -> None:
     for key in MEANINGS.keys() - {"origin"}:
-        flag = f"--{SHORT.get(key, key).replace('_', '-')}"
+        flag = f"--{flag_of(key)}"
         value = [] if MEANINGS[key].kind.name == "boolean" else ["x"]
         options = parser().parse_args(["serve", flag, *value])
         assert getattr(options, key) in ("x", True)
@@ -239,3 +239,42 @@ async def test_the_demo_measures_both_ways() -> None:
 def test_the_milliseconds_of_the_demo_have_bounds() -> None:
     assert parser().parse_args(["demo", "--distance", "80ms"]).distance == 80
     assert isinstance(parser(), argparse.ArgumentParser)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["serve", "--pool-sise", "3"],
+            "hyperdrive serve: unrecognized arguments: --pool-sise; did you mean --pool-size?",
+        ),
+        (["demo", "--distance", "far"], "argument --distance: 'far' is wrong; expected milliseconds from 0 to 60000"),
+        (["top", "--interval", "0"], "argument --interval: '0' is wrong; expected seconds, such as 1 or 0.5"),
+    ],
+)
+def test_a_wrong_argument_is_told_with_what_would_be_right(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert expected in capsys.readouterr().err
+
+
+def test_the_embedded_server_without_a_place_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".hyperdrive").write_text("a file")
+    assert 2 == main(["serve", "--listen", "127.0.0.1:0", "--admin", "off"])
+    captured = capsys.readouterr()
+    assert "" == captured.out
+    assert f"{tmp_path}/.hyperdrive: File exists" in captured.err
+    assert "give an ORIGIN_URL" in captured.err
+
+
+def test_the_line_to_paste_is_a_connection_string_whatever_the_names_are() -> None:
+    from hyperdrive.app import client_url
+
+    settings = Settings(origin=parse_dsn("postgresql://me%40home:x@db/my%20shop"))
+    url = client_url(settings, 6543)
+    assert ("me@home", "my shop") == (parse_dsn(url).user, parse_dsn(url).database)

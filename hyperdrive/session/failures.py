@@ -176,6 +176,8 @@ class Failures(Batch):
         while self.ops:
             if self._skipping:
                 self._skip_here(out)
+                if not self._failed_here:
+                    break
                 continue
             kind, raw, verdict = self.ops.pop(0)
             if kind == BIND and exit_ is None:
@@ -205,6 +207,7 @@ class Failures(Batch):
                 out += [messages.NO_PARAMETERS if raw[5:6] == b"S" else b"", messages.NO_DATA]
             elif exit_ is not None and kind == EXECUTE:
                 out.append(self._exit(exit_))
+                self._skipping = out[-1].startswith(b"E")
             elif kind == CLOSE:
                 if raw[5:6] == b"S":
                     self._shared.pop(name_at(raw, 6)[0][:NAME_BYTES], None)
@@ -236,9 +239,13 @@ class Failures(Batch):
         return verdict.kind in (Kind.ROLLBACK, Kind.COMMIT) and not _chains(verdict)
 
     def _exit(self, verdict: Verdict | None) -> bytes:
-        """The failed transaction ends, or goes back to a savepoint that was held; reply without ReadyForQuery."""
+        """The failed transaction ends, or goes back to a savepoint that was held; reply without ReadyForQuery.
+
+        A COMMIT of which the client has reason to believe that it works fails with what happened: few look at the tag.
+        """
         assert verdict is not None
         self._failed_here = False
+        untold, self._untold = self._untold, b""
         told, self._told_back = self._told_back, None
         if verdict.kind is Kind.ROLLBACK_TO and self.held is not None and verdict.single is not None:
             told = self.held.cut(verdict.single.name)
@@ -246,6 +253,8 @@ class Failures(Batch):
         else:
             self.held = None
             self.journal.settle(failed=True)
+        if untold and verdict.kind is Kind.COMMIT:
+            return untold + (self.tell_news(told) if told is not None else b"")
         return messages.command_complete(b"ROLLBACK") + (self.tell_news(told) if told is not None else b"")
 
 

@@ -149,6 +149,50 @@ def test_the_error_waits_for_the_statement_that_asks_for_it() -> None:
         book.a.leaves()
 
 
+COMMITS = {
+    "simple": (query("commit"), backend("E 08006 lost", "Z I")),
+    "extended": (parse("commit") + bind() + execute() + sync(), backend("1", "2", "E 08006 lost", "Z I")),
+}
+
+
+@pytest.mark.parametrize("how", COMMITS)
+def test_a_commit_fails_if_the_client_has_not_heard_that_its_transaction_is_lost(how: str) -> None:
+    """It would have got the tag ROLLBACK, which drivers do not look at, and gone on in the belief that all was saved (W-16)."""
+    sent, expected = COMMITS[how]
+    with Playbook() as book:
+        begin(book)
+        book.a.sends(query("insert into t values (1)"))
+        server = book.server
+        server.take()
+        server.sends(carried("BEGIN") + backend("C INSERT 0 1", "Z T"))
+        book.a.gets(backend("C INSERT 0 1", "Z T"))
+        server.breaks(backend("E 08006 lost"))
+        book.a.sends(sent)
+        book.a.gets(expected)
+        book.a.leaves()
+
+
+def test_what_became_of_one_transaction_is_not_told_in_the_next() -> None:
+    with Playbook(servers=2) as book:
+        begin(book)
+        book.a.sends(query("select 1"))
+        first, second = book.servers
+        first.take()
+        first.sends(carried("BEGIN") + ROW + backend("Z T"))
+        book.a.gets(ROW, backend("Z T"))
+        first.breaks(backend("E 08006 lost"))
+        book.a.sends(query("rollback"))
+        book.a.gets(backend("C ROLLBACK", "Z I"))
+        begin(book)
+        book.a.sends(query("select own()"))
+        second.take()
+        second.breaks(backend("E 08006 lost again"))
+        book.a.gets(backend("E 08006 lost again", "Z E"))
+        book.a.sends(query("select 1"))
+        book.a.gets(ABORTED, backend("Z E"))
+        book.a.leaves()
+
+
 def test_names_that_a_lost_transaction_closes_and_prepares_are_closed_and_prepared() -> None:
     with Playbook() as book:
         book.a.sends(parse("select 1", "s1") + sync())

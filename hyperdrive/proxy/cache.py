@@ -30,7 +30,7 @@ from hyperdrive.errors import HyperdriveError
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import DATA_ROW, ERROR_RESPONSE, QUERY, split
 from hyperdrive.pool.acquire import acquire
-from hyperdrive.pool.interfaces import CloseReason, PoolKey
+from hyperdrive.pool.interfaces import CloseReason, Phase, PoolKey
 from hyperdrive.proxy.identity import ASK, Identity, customs_of, effective, identify
 from hyperdrive.proxy.metrics import ReadMetrics
 from hyperdrive.proxy.refresh import Refresh
@@ -480,7 +480,9 @@ class PoolCache:
             if epoch == self.database.domain.epoch:
                 self._identities[wanted] = identity
         except (HyperdriveError, ValueError, KeyError) as error:
-            log.warning("! %s: cannot tell who a session is: %s", self.context.pool.key, error)
+            # That a pool which ends answers nothing is no news.
+            level = logging.WARNING if self.context.pool.phase is Phase.RUNNING else logging.DEBUG
+            log.log(level, "! %s: cannot tell who a session is: %s", self.context.pool.key, error)
         finally:
             self._asking.discard(wanted)
 

@@ -101,5 +101,6 @@ class Pipe:
         """The level of a transaction that names none, in a session with such settings; ``None``: not known."""
 
     def end_epoch(self) -> None:
-        """The schema has changed, or may have."""
+        """The schema has changed, or rights, or may have."""
         self.epoch += 1
+        self.accepted.clear()

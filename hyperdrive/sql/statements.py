@@ -378,7 +378,7 @@ def _names_pg_temp(tree: Tree) -> bool:
 
 
 def _utility(draft: _Draft) -> Statement:
-    return draft.make(Kind.UTILITY, _UTILITY_TAGS[draft.node])
+    return draft.make(Kind.UTILITY, _UTILITY_TAGS[draft.node], ends_epoch=draft.node in ("ReindexStmt", "ClusterStmt"))
 
 
 _UTILITY_TAGS: Final[dict[str, bytes | None]] = {

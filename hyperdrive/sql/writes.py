@@ -100,7 +100,7 @@ _QUERIES: Final = frozenset(
 # Sessions, cursors, locks, upkeep. A cursor's query counts where it is declared: it can only run in the same transaction.
 _HARMLESS: Final = frozenset(
     """VariableSetStmt VariableShowStmt DiscardStmt DeallocateStmt PrepareStmt ListenStmt UnlistenStmt NotifyStmt ClosePortalStmt
-    FetchStmt LockStmt CheckPointStmt ConstraintsSetStmt VacuumStmt LoadStmt ReindexStmt ClusterStmt""".split()
+    FetchStmt LockStmt CheckPointStmt ConstraintsSetStmt VacuumStmt LoadStmt""".split()
 )
 _SHARED: Final = frozenset(
     """CreateRoleStmt AlterRoleStmt AlterRoleSetStmt DropRoleStmt GrantRoleStmt AlterDatabaseStmt AlterDatabaseSetStmt DropdbStmt
@@ -136,6 +136,10 @@ def _statement(node: str, tree: Tree, catalog: Catalog, path: Sequence[int]) -> 
     if node == "DoStmt":
         body = " ".join([item["DefElem"]["arg"].get("String", {}).get("sval", "") for item in tree.get("args", ())])
         return Writes(None, ends_epoch=_DDL.search(body) is not None, is_literal=True)
+    if node in ("ReindexStmt", "ClusterStmt"):
+        return Writes(
+            frozenset(), ends_epoch=True
+        )  # indexes get other OIDs and marks, which drivers may have asked for
     if node in _SHARED or tree.get("renameType") in ("OBJECT_ROLE", "OBJECT_DATABASE"):
         return EVERYWHERE
     return UNKNOWN if node in _CODE else UNKNOWN_AND_EPOCH

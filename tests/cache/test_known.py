@@ -273,3 +273,14 @@ async def test_a_function_that_changes_nothing_leaves_what_is_known(scene: Cache
     before = saved(scene, Saved.KNOWN)
     await conn.query(TABLES)
     assert before + 1 == saved(scene, Saved.KNOWN)
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+@pytest.mark.parametrize("sql", ["reindex index concurrently t_pkey", "cluster t using t_pkey"])
+async def test_what_becomes_of_indexes_is_seen_at_once(scene: CachedScene, cache: str, sql: str) -> None:
+    """One gives them other OIDs, the other a mark."""
+    conn = await ready(scene, cache)
+    asked = "select indexrelid, indisclustered from pg_index where indrelid = 't'::regclass"
+    before = [(await conn.query(asked)).rows for _ in range(2)]
+    assert not (await conn.query(sql)).errors
+    assert (await conn.query(asked)).rows not in before

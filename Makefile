@@ -16,7 +16,7 @@ PY := $(BIN)/python
 SOURCES := hyperdrive kvstore d1store vectorstore bench tests
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo fmt check test drivers matrix bench bench-quick bench-guard round-trips soak fuzz cover up down clean
+.PHONY: help run compiled demo fmt check test drivers matrix bench bench-quick bench-guard round-trips soak fuzz cover up down clean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -41,12 +41,25 @@ $(VENV)/.drivers-stamp: pyproject.toml | $(PY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[test,bench,matrix]'
 	@touch $@ $(VENV)/.test-stamp $(VENV)/.run-stamp
 
+# The part in C (docs/compiled.md). pip has built it with the rest, so this is for sources that have changed since; a build that fails,
+# for want of a compiler or of the network, leaves what runs without it.
+LANE := hyperdrive/proxy/_lane.c $(wildcard $(addprefix hyperdrive/,cache/*.py pool/*.py proxy/*.py session/*.py sql/*.py)) setup.py
+
+$(VENV)/.lane-stamp: $(LANE) | $(VENV)/.run-stamp
+	@$(PY) -c 'import sys; from hyperdrive.proxy import lane; sys.exit(not lane.IS_COMPILED)' \
+	  || $(PY) -m pip install --quiet --disable-pip-version-check --no-deps -e . \
+	  || echo 'the part in C could not be compiled; everything works without it'
+	@touch $@
+
 # --- use --------------------------------------------------------------------------------------------------------
 
-run: $(VENV)/.run-stamp ## serve ORIGIN, or an embedded Postgres in .hyperdrive/
+run: $(VENV)/.run-stamp $(VENV)/.lane-stamp ## serve ORIGIN, or an embedded Postgres in .hyperdrive/
 	$(BIN)/hyperdrive serve $(ORIGIN) $(ARGS)
 
-demo: $(VENV)/.run-stamp ## direct and through the proxy, over a simulated distance
+compiled: $(VENV)/.run-stamp $(VENV)/.lane-stamp ## compile the part in C anew, where there is a compiler, and say whether it is used
+	@$(BIN)/hyperdrive --version
+
+demo: $(VENV)/.run-stamp $(VENV)/.lane-stamp ## direct and through the proxy, over a simulated distance
 	$(BIN)/hyperdrive demo $(ARGS)
 
 up: ## proxy and Postgres with docker compose
@@ -67,7 +80,7 @@ check: $(VENV)/.test-stamp ## ruff, mypy, floors: seconds
 	$(BIN)/mypy
 	$(PY) -m pytest -q -p no:randomly tests/test_floors.py
 
-test: check ## check, then every test on the embedded servers
+test: check $(VENV)/.lane-stamp ## check, then every test on the embedded servers
 	$(PY) -m pytest -m 'not drivers and not matrix and not soak' $(ARGS)
 
 drivers: $(VENV)/.test-stamp ## every driver, also those from npm, Maven, Go, Perl and Ruby where they exist
@@ -76,13 +89,13 @@ drivers: $(VENV)/.test-stamp ## every driver, also those from npm, Maven, Go, Pe
 matrix: $(VENV)/.drivers-stamp ## other PostgreSQL versions, in containers
 	$(PY) -m pytest -m matrix $(ARGS)
 
-bench: $(VENV)/.test-stamp ## every benchmark, side by side with PgBouncer where it is installed: about ten minutes
+bench: $(VENV)/.test-stamp $(VENV)/.lane-stamp ## every benchmark, side by side with PgBouncer where it is installed: about ten minutes
 	$(PY) -m bench $(ARGS)
 
-bench-quick: $(VENV)/.test-stamp ## the same in under two minutes
+bench-quick: $(VENV)/.test-stamp $(VENV)/.lane-stamp ## the same in under two minutes
 	$(PY) -m bench --quick $(ARGS)
 
-bench-guard: $(VENV)/.test-stamp ## fails when round trips, or CPU relative to PgBouncer, became worse than what is checked in
+bench-guard: $(VENV)/.test-stamp $(VENV)/.lane-stamp ## fails when round trips, or CPU relative to PgBouncer, became worse than what is checked in
 	$(PY) -m bench guard $(ARGS)
 
 round-trips: $(VENV)/.test-stamp ## round trips per operation over a distance: direct, PgBouncer, us
@@ -103,4 +116,5 @@ cover: $(VENV)/.test-stamp ## which lines no test reaches
 
 clean: ## remove what the targets above made; .hyperdrive/ (data) stays
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache bench/results
+	rm -f hyperdrive/proxy/_lane.*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

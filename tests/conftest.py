@@ -14,6 +14,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 
+from hyperdrive.proxy import lane
 from hyperdrive.testing.deadline import Deadline
 from hyperdrive.testing.leaks import Holdings, holdings
 from hyperdrive.testing.postgres import MAJORS, Postgres, PostgresFarm
@@ -49,6 +50,11 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
         return None
     item.cancel_timeout = Deadline(settings.timeout).cancel  # type: ignore[attr-defined]
     return True
+
+
+def pytest_report_header() -> str:
+    """Which form of the query path is tested."""
+    return f"hyperdrive: {lane.described()}"
 
 
 # --- PostgreSQL ----------------------------------------------------------------------------------------------------

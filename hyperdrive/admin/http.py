@@ -25,6 +25,7 @@ from hyperdrive import __version__
 from hyperdrive.admin.console import Console
 from hyperdrive.admin.exposition import CONTENT_TYPE, Exposition, Families
 from hyperdrive.errors import HyperdriveError
+from hyperdrive.proxy import lane
 from hyperdrive.tasks import spawn
 
 log = logging.getLogger("hyperdrive.admin")
@@ -114,6 +115,7 @@ class StatusSite:
         missing = state.readiness()
         return {
             "version": __version__,
+            "compiled": lane.described(),
             "ready": not missing,
             "missing": missing,
             "pools": [asdict(pool) for pool in state.pools()],

@@ -21,6 +21,15 @@ _EPILOG = """\
 serve reads hyperdrive.toml and the environment, too; docs/settings.md has all settings."""
 
 
+class _Version(argparse.Action):
+    """Looks whether the compiled part is there only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        lane = import_module("hyperdrive.proxy.lane")
+        sys.stdout.write(f"hyperdrive {__version__}, {lane.described()}\n")
+        parser.exit()
+
+
 class _Parser(argparse.ArgumentParser):
     """Complaints in one line; what a command does not know is its own complaint, not that of the whole."""
 
@@ -47,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=f"hyperdrive {__version__}")
+    top.add_argument("--version", action=_Version, nargs=0, help="show it, and whether the optional part is compiled")
     commands: argparse._SubParsersAction[_Parser] = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_serve(commands)
 

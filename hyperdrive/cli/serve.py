@@ -14,13 +14,14 @@ from pathlib import Path
 
 import uvloop
 
-from hyperdrive import logs
+from hyperdrive import __version__, logs
 from hyperdrive.app import serve
 from hyperdrive.cli.common import loader, say
 from hyperdrive.config import Loader, Settings
 from hyperdrive.dsn import parse_dsn
 from hyperdrive.errors import ConfigError
 from hyperdrive.localserver import LocalServer
+from hyperdrive.proxy import lane
 from hyperdrive.workers import Supervisor
 
 log = logging.getLogger("hyperdrive.cli")
@@ -33,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
     source = loader(options)
     chosen = source.load()
     logs.configure(chosen.log_level, chosen.log_format)
+    lane.check()
+    log.info("= hyperdrive %s, %s", __version__, lane.described())
     try:
         if chosen.workers > 1:
             return _supervise(chosen, source)

@@ -62,7 +62,8 @@ def fetch(address: Address) -> dict[str, Any]:
 
 def render(status: dict[str, Any]) -> str:
     """The answer for people."""
-    head = f"hyperdrive {status['version']}  {'ready' if status['ready'] else 'not ready: ' + status['missing']}"
+    ready = "ready" if status["ready"] else "not ready: " + status["missing"]
+    head = f"hyperdrive {status['version']}  {ready}  {status.get('compiled', '')}".rstrip()
     columns = ["cl_active", "cl_waiting", "sv_active", "sv_idle", "sv_used", "sv_login"]
     names = ["clients", "waiting", "busy", "idle", "unchecked", "opening"]
     rows: list[tuple[object, ...]] = [("database", "user", "mode", *names, "wait s", "phase", "last error")]

@@ -42,7 +42,9 @@ _TABLES = ("users", "databases", "tables")
 
 # Kubernetes gives every container variables about each service of its namespace; for one called "hyperdrive" they start
 # like ours. HYPERDRIVE_CONFIG names the file; tests and benchmarks have variables of their own.
-_NOT_SETTINGS = re.compile(r"HYPERDRIVE_(CONFIG|SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+|TEST_\w+|BENCH_\w+)")
+_NOT_SETTINGS = re.compile(
+    r"HYPERDRIVE_(CONFIG|COMPILED|SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+|TEST_\w+|BENCH_\w+)"
+)
 
 
 @dataclass(frozen=True, slots=True)

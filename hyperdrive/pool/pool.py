@@ -53,6 +53,42 @@ class Pool(Generic[S]):
     the loop's and the library's unless a test brings its own. Use from one event loop only.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_assigning",
+        "_backoff",
+        "_call_later",
+        "_connect",
+        "_connecting",
+        "_connects",
+        "_generation",
+        "_idle",
+        "_last_used_at",
+        "_limits",
+        "_now",
+        "_on_suspect",
+        "_plan_again",
+        "_planning",
+        "_pressed",
+        "_probing",
+        "_quiet",
+        "_random",
+        "_refused",
+        "_retiring",
+        "_servers",
+        "_special",
+        "_timer",
+        "_timer_at",
+        "_waiters",
+        "_warm",
+        "clients",
+        "key",
+        "last_error",
+        "metrics",
+        "phase",
+        "settings",
+    )
+
     def __init__(
         self,
         key: PoolKey,

@@ -37,6 +37,7 @@ from hyperdrive.pool.limits import Limits
 from hyperdrive.pool.pool import Pool
 from hyperdrive.pool.pools import MAX_COUNTED, OTHERS, Pools
 from hyperdrive.pool.settings import PoolMode, PoolSettings
+from hyperdrive.proxy import lane
 from hyperdrive.proxy.auth import UserDirectory
 from hyperdrive.proxy.cache import Cache, CacheSettings, PoolCache, row_of
 from hyperdrive.proxy.client import ClientConnection
@@ -141,6 +142,7 @@ class Proxy:
         console: ConsoleDoor | None = None,
         forward_cancel: Callable[[int, int, bytes], asyncio.Future[None] | None] | None = None,
     ) -> None:
+        lane.check()
         self.origin = origin
         self.directory = directory
         self.settings = settings

@@ -28,7 +28,7 @@ _UNHURRIED_BYTES: Final = 2048
 FOLD: Final = bytes.maketrans(b"123456789", b"000000000")
 
 
-class _Memory:
+class Memory:
     """Verdicts by bytes, of at most about *max_bytes*, in two generations. ``young`` may be read by anybody."""
 
     __slots__ = ("_half_bytes", "_old", "_young_bytes", "young")
@@ -72,8 +72,8 @@ class VerdictCache:
     __slots__ = ("_folds", "_sights", "_texts", "misses")
 
     def __init__(self, max_bytes: int = 8 << 20) -> None:
-        self._texts = _Memory(max_bytes * 3 // 4)
-        self._folds = _Memory(max_bytes // 4)
+        self._texts = Memory(max_bytes * 3 // 4)
+        self._folds = Memory(max_bytes // 4)
         # Direct-mapped: which hash was last seen in each slot. Collisions cost a store or a look, nothing else.
         self._sights = [0] * _SIGHTS
         self.misses = 0

@@ -8,13 +8,11 @@ occurs nowhere in the text, not even in a literal.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from pglast.parser import parse_sql_json
-
+from hyperdrive.sql.grammar import parse_tree
 from hyperdrive.sql.parse import parse
 from hyperdrive.sql.touched import touched
 from hyperdrive.sql.verdict import Kind, Relation, Verdict
@@ -73,7 +71,7 @@ def is_introspection(sql: bytes, verdict: Verdict) -> bool:
     if any(statement.kind is not Kind.PLAIN for statement in verdict.statements):
         return False
     try:
-        tree = json.loads(parse_sql_json(sql.decode()))
+        tree = parse_tree(sql.decode())
         return all(map(_is_schema, _relations(tree, frozenset()))) and not _shows_whole_rows(tree, _aliases(tree))
     except RecursionError:
         return False

@@ -6,11 +6,9 @@ parsers disagree with PostgreSQL). What does not parse here may well run at the 
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from typing import Final
 
-from pglast.parser import ParseError, parse_sql_json
-
+from hyperdrive.sql.grammar import ParseError, Tree, parse_tree
 from hyperdrive.sql.screen import MAX_SCREEN_BYTES, screen
 from hyperdrive.sql.statements import Source, statement
 from hyperdrive.sql.text import decode
@@ -59,7 +57,7 @@ def parse(sql: bytes) -> Verdict:
         return UNKNOWN[Reason.TOO_LONG]
     try:
         text, encoding = decode(sql)
-        tree: dict[str, Any] = json.loads(parse_sql_json(text))
+        tree: Tree = parse_tree(text)
         raw = tree.get("stmts", ())
         if not raw:
             return EMPTY

@@ -8,8 +8,7 @@ object that triggered it. Unknown means no.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from hyperdrive.sql.audit import UNKNOWN_TYPE, TypeAudit
 from hyperdrive.sql.catalog import PG_CATALOG, Catalog, Function, Operator, Relation
@@ -19,9 +18,8 @@ from hyperdrive.sql.reads import NO_TYPES, Call, Conversion, Names, Reading
 from hyperdrive.sql.rules import Refused, Rule
 
 
-@dataclass(frozen=True, slots=True)
-class Cacheable:
-    """Yes, as long as the catalog's epoch lasts."""
+class Cacheable(NamedTuple):
+    """Yes, as long as the catalog's epoch lasts. A tuple for the same reason as ``Reading``."""
 
     tags: tuple[int, ...]
     """OIDs of relations, sorted: those named, those behind views, their descendants and partition roots. A change of any drops it."""
@@ -83,7 +81,7 @@ class _Resolver:
     def __init__(self, catalog: Catalog, path: Sequence[int], parameters: Sequence[int]) -> None:
         self.catalog = catalog
         self.path = tuple(path) if PG_CATALOG in path else (PG_CATALOG, *path)
-        self.parameters = [0 if oid == UNKNOWN_TYPE else oid for oid in parameters]
+        self.parameters = [0 if oid == UNKNOWN_TYPE else oid for oid in parameters] if parameters else []
         self.audit = _audit(catalog)
         self.tags: set[int] = set()
         self.named: dict[str, None] = {}
@@ -92,9 +90,11 @@ class _Resolver:
         self.depth = 0
 
     def answer(self, reading: Reading) -> Cacheable:
+        scan: list[int] = []
         count = max(reading.parameters, len(self.parameters))
-        declared = [*self.parameters, *[0] * (count - len(self.parameters))]
-        scan = [number for number, oid in enumerate(declared, 1) if not oid or self._is_scanned(oid)]
+        if count:
+            declared = [*self.parameters, *[0] * (count - len(self.parameters))]
+            scan = [number for number, oid in enumerate(declared, 1) if not oid or self._is_scanned(oid)]
         return Cacheable(tuple(sorted(self.tags)), tuple(sorted(self.named)), tuple(scan), self.age_only)
 
     def _is_scanned(self, oid: int) -> bool:
@@ -127,11 +127,11 @@ class _Resolver:
             if refused is not None:
                 return refused
         return (
-            self._attributes(reading, relations)
-            or self._operators(reading)
+            (self._attributes(reading, relations) if reading.attributes else None)
+            or (self._operators(reading) if reading.operators else None)
             or self._types(reading, relations)
-            or self._conversions(reading, relations)
-            or self._time_zone(reading, relations)
+            or (self._conversions(reading, relations) if reading.conversions else None)
+            or (self._time_zone(reading, relations) if reading.calls else None)
         )
 
     # --- rules 10, 12, 13 ---
@@ -150,25 +150,31 @@ class _Resolver:
             self.named[name] = None
             self.tags.add(relation.oid)
             return self._view(relation, name)
-        family = catalog.descendants.get(relation.oid, frozenset((relation.oid,)))
-        for oid in family:
-            member = catalog.relations.get(oid)
-            refused = Refused(Rule.RELATION, str(oid)) if member is None else self._storage(member)
+        family = catalog.descendants.get(relation.oid)
+        if family is None:
+            refused = self._storage(relation)
             if refused is not None:
                 return refused
+            self.tags.add(relation.oid)
+        else:
+            for oid in family:
+                member = catalog.relations.get(oid)
+                refused = Refused(Rule.RELATION, str(oid)) if member is None else self._storage(member)
+                if refused is not None:
+                    return refused
+            self.tags |= family
         self.named[name] = None
-        self.tags |= family
         if relation.is_partition:
             self.tags |= catalog.ancestors.get(relation.oid, frozenset())
         return None
 
     def _storage(self, relation: Relation) -> Refused | None:
         """Rule 10: rows that the origin logs, in a table that it keeps itself."""
+        if relation.kind in ("r", "p", "m") and relation.persistence == "p" and not relation.has_row_security:
+            return None
         name = self.catalog.qualified(relation)
         if relation.has_row_security:
             return Refused(Rule.ROW_SECURITY, name, "row security shows each role other rows")
-        if relation.kind in ("r", "p", "m") and relation.persistence == "p":
-            return None
         what = _KINDS.get(relation.kind, "unlogged table" if relation.persistence == "u" else "temporary table")
         if what in ("foreign table", "unlogged table"):
             if self.catalog.declarations.allows_age_only(name):

@@ -8,23 +8,19 @@ changes nothing.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
-
-from pglast.parser import ParseError, parse_sql_json
+from typing import Final
 
 from hyperdrive.sql.catalog import FIRST_OWN_OID, PG_CATALOG, Catalog, Function, Relation, Type
 from hyperdrive.sql.functions import HIDES_RELATIONS, RUNS_SQL
+from hyperdrive.sql.grammar import ParseError, Tree, parse_tree
 from hyperdrive.sql.parse import MAX_PARSE_BYTES
 from hyperdrive.sql.reads import Names
 from hyperdrive.sql.shapes import example, folded, shape
 from hyperdrive.sql.text import decode
 from hyperdrive.sql.touched import Event, Touched, touched
-
-Tree: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ def targets(sql: bytes, catalog: Catalog, path: Sequence[int]) -> Writes:
         text = decode(sql)[0] if len(sql) <= MAX_PARSE_BYTES else _shortened(sql)
         if text is None:
             return _too_long(sql)
-        statements = json.loads(parse_sql_json(text)).get("stmts", ())
+        statements = parse_tree(text).get("stmts", ())
         found = NOTHING
         for raw in statements:
             ((node, tree),) = raw["stmt"].items()
@@ -271,9 +267,7 @@ class _Closure:
         if isinstance(found, Touched):
             return found
         try:
-            ((node, tree),) = json.loads(parse_sql_json(self.catalog.view_bodies.get(view, "")))["stmts"][0][
-                "stmt"
-            ].items()
+            ((node, tree),) = parse_tree(self.catalog.view_bodies.get(view, ""))["stmts"][0]["stmt"].items()
         except (ParseError, ValueError, KeyError, RecursionError):
             raise _Unknown from None
         body = touched(node, tree)

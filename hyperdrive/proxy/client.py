@@ -198,7 +198,8 @@ class ClientConnection(asyncio.Protocol):
             if ours is not None:
                 self.write(ours)
                 return
-            ended = session.end_ahead(server.session)
+            # A cancel that is under way may yet hit the end of the transaction: then the origin says how that ended.
+            ended = session.end_ahead(server.session) if not server.cancels else None
             if ended is not None:
                 behind, reply = ended
                 server.transport.write(behind)

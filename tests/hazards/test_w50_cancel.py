@@ -107,6 +107,35 @@ async def test_w50_the_cancel_connection_is_closed_when_the_origin_has_the_reque
     assert (await a.read_until("Z")).rows == [("a",)]
 
 
+async def test_w50_an_end_that_a_cancel_may_hit_is_not_told_ahead(fake_scene: Scene, fake: FakeOrigin) -> None:
+    """The cancel was meant for the statement before; whether the ROLLBACK meets it, and then fails, the origin has to say."""
+    held, answer = asyncio.Event(), asyncio.Event()
+    fake.cancel_hold = held
+
+    async def slow(session: FakeSession) -> None:
+        await answer.wait()
+        session.send(backend.row_description(["x"]), backend.data_row(["a"]), backend.complete("SELECT 1"))
+
+    async def hit(session: FakeSession) -> None:
+        session.send(backend.error("57014", "canceling statement due to user request"))
+
+    fake.on("slow", slow)
+    await fake_scene.start(servers=1)
+    a = await fake_scene.client()
+    a.send(query("begin") + query("select slow"))
+    assert (await a.read_until("Z")).tags == ["BEGIN"]
+    await eventually(lambda: any("slow" in text for s in fake.sessions for text in s.queries))
+    cancel = asyncio.ensure_future(a.cancel())
+    await eventually(lambda: fake.cancels, "the cancel reached the origin")
+    answer.set()
+    assert (await a.read_until("Z")).rows == [("a",)]
+    fake.on("rollback", hit)
+    assert (await a.query("rollback")).errors == ["57014"]
+    assert (await a.query("select 'behind'")).errors == []
+    held.set()
+    await cancel
+
+
 async def test_w51_a_cancel_while_waiting_for_a_server(scene: Scene) -> None:
     a, b, c = await scene.client(), await scene.client(), await scene.client()
     await a.query("begin; select 1")

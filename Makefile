@@ -86,7 +86,7 @@ test: check $(VENV)/.lane-stamp ## check, then every test on the embedded server
 drivers: $(VENV)/.test-stamp ## every driver, also those from npm, Maven, Go, Perl and Ruby where they exist
 	$(PY) -m tests.drivers.run $(ARGS)
 
-matrix: $(VENV)/.drivers-stamp ## other PostgreSQL versions, in containers
+matrix: $(VENV)/.drivers-stamp ## other PostgreSQL versions: in containers, or those of MATRIX_URLS="postgresql://… …"
 	$(PY) -m pytest -m matrix $(ARGS)
 
 bench: $(VENV)/.test-stamp $(VENV)/.lane-stamp ## every benchmark, side by side with PgBouncer where it is installed: about ten minutes

@@ -79,7 +79,7 @@ def is_introspection(sql: bytes, verdict: Verdict) -> bool:
 
 def names_called(sql: bytes) -> frozenset[str]:
     """Names by which the introspection *sql* may call functions: as such, or as if they were columns of a row."""
-    ((node, tree),) = json.loads(parse_sql_json(sql.decode()))["stmts"][0]["stmt"].items()
+    ((node, tree),) = parse_tree(sql.decode())["stmts"][0]["stmt"].items()
     found = touched(node, tree)
     return frozenset(call.names[-1] for call in found.calls if call.names) | found.attributes
 

@@ -83,12 +83,11 @@ def write(figures: Mapping[str, Guarded], path: Path = BASELINE) -> None:
 
 
 def _measured() -> Run:
-    """A run of what is guarded, a minute or two."""
+    """A run of what is guarded, in rounds like those of a full run, from which the baseline comes; some minutes."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         path = Path(name) / "guard.json"
         only = ",".join(("round-trips", *_CPU_WORKLOADS))
-        arguments = ["--only", only, "--distance", "10", "--seconds", "2", "--rounds", "3", "--no-pin"]
-        bench_run.main([*arguments, "--json", str(path)])
+        bench_run.main(["--only", only, "--distance", "10", "--json", str(path)])
         return load(path)
 
 

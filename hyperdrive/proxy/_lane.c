@@ -102,11 +102,19 @@ static inline Py_ssize_t be32(const unsigned char *at)
     return ((Py_ssize_t)at[0] << 24) | ((Py_ssize_t)at[1] << 16) | ((Py_ssize_t)at[2] << 8) | (Py_ssize_t)at[3];
 }
 
-static const Tail *tail_of(const Tail *tails, int count, const unsigned char *at, Py_ssize_t size)
+#define SYNC_SIZE 5
+#define LIMIT_SIZE 4 /* the row limit of Execute, which stands before Sync */
+
+/* scopes.BEHIND_PARSE and BEHIND_BIND, and with *is_limited* scopes.limited. */
+static const Tail *tail_of(const Tail *tails, int count, const unsigned char *at, Py_ssize_t size, int *is_limited)
 {
+    Py_ssize_t head = size - SYNC_SIZE - LIMIT_SIZE;
     for (int i = 0; i < count; i++)
-        if (tails[i].size == size && memcmp(tails[i].bytes, at, (size_t)size) == 0)
+        if (tails[i].size == size && head > 0 && memcmp(tails[i].bytes, at, (size_t)head) == 0 &&
+            memcmp(tails[i].bytes + size - SYNC_SIZE, at + size - SYNC_SIZE, SYNC_SIZE) == 0) {
+            *is_limited = memcmp(tails[i].bytes + head, at + head, LIMIT_SIZE) != 0;
             return &tails[i];
+        }
     return NULL;
 }
 
@@ -191,6 +199,7 @@ typedef struct {
     PyObject *whole;  /* what its reply has to be */
     PyObject *named;  /* of BIND: the client's prepared statement */
     unsigned char letter;
+    int is_limited;               /* Execute has a row limit, which is part of the cache's key: Python's to look for */
     Py_ssize_t text_at, text_end; /* of QUERY and PARSE: the statement; of BIND: its name */
     Py_ssize_t head_end;          /* behind the first message */
     Py_ssize_t end;               /* behind Bind, where Describe or Execute begins */
@@ -207,6 +216,7 @@ static int recognise(Asked *asked, PyObject *session, PyObject *data)
     asked->named = NULL;
     asked->head_end = asked->end = end;
     asked->letter = 0;
+    asked->is_limited = 0;
     if (bytes[0] == 'Q') {
         if (end != size || bytes[size - 1] != 0)
             return 0;
@@ -230,11 +240,11 @@ static int recognise(Asked *asked, PyObject *session, PyObject *data)
         asked->end = end + 1 + be32(bytes + end + 1);
         if (asked->end < end + 7 || asked->end >= size)
             return 0;
-        tail = tail_of(behind_parse, tails_of_parse, bytes + asked->end, size - asked->end);
+        tail = tail_of(behind_parse, tails_of_parse, bytes + asked->end, size - asked->end, &asked->is_limited);
         asked->kind = int_parse;
     } else if (bytes[0] == 'B') {
         asked->end = end;
-        tail = tail_of(behind_bind, tails_of_bind, bytes + end, size - end);
+        tail = tail_of(behind_bind, tails_of_bind, bytes + end, size - end, &asked->is_limited);
         asked->kind = int_bind;
     } else
         return 0;
@@ -455,6 +465,8 @@ static int ask(PyObject *client, PyObject *data)
         if (!IS(reader, reader) || !IS(GET(reader, reader__pool), pool_cache))
             return 0;
         if (GET(reader, reader__wanted) == wanted && GET(reader, reader__told) == told) {
+            if (asked.is_limited)
+                return 0;
             found = glance(client, session, reader, &asked, data);
             if (found != 0 || PyErr_Occurred())
                 return found;

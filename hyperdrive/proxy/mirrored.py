@@ -61,6 +61,7 @@ FUNCTIONS: Final = (
     "session/client.py:ClientSession.compose_whole",
     "session/client.py:ClientSession.close_portal",
     "session/scopes.py:_table",
+    "session/scopes.py:limited",
     "session/server.py:ServerSession.put",
     "session/server.py:ServerSession.receive",
     "sql/cache.py:VerdictCache.classify",

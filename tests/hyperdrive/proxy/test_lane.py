@@ -190,15 +190,15 @@ def phrases(dice: random.Random) -> bytes:
         m.parse(b"", SELECT + b"$1") + scope(b"", n, described=False),
         scope(b"s1", n),
         scope(b"s1", n, described=False),
+        scope(b"s1", n, rows=1),
+        m.parse(b"", SELECT + b"$1") + scope(b"", n, rows=5),
         m.query(b"UPDATE pgbench_accounts SET abalance = 1 WHERE aid = " + n),
     ]
     unusual = [
         m.parse(b"s1", SELECT + b"$1") + m.SYNC,
         m.parse(b"s1", SELECT + b"$1") + m.describe(b"S", b"s1") + m.SYNC,
         m.close(b"S", b"s1") + m.SYNC,
-        scope(b"s1", n, rows=1),
         scope(b"nobody", n),
-        m.parse(b"", SELECT + b"$1") + scope(b"", n, rows=5),
         m.parse(b"", b"select version()") + scope(b"", n),
         m.parse(b"", b"SET search_path TO x") + m.bind() + m.execute() + m.SYNC,
         m.query(b"select version()"),
@@ -331,7 +331,12 @@ async def test_the_usual_never_reaches_python(cache: str) -> None:
         for number in (0, 1):
             world.hears(number, lambda reply: [reply])
     calls.clear()
-    for data in usual:
+    limited = (
+        []
+        if cache == "reads"
+        else [scope(b"s1", b"1", rows=1), m.parse(b"", SELECT + b"$1") + scope(b"", b"1", rows=1)]
+    )
+    for data in usual + limited:
         if cache == "reads":
             world.stores(0, key_of(world.clients[0], data), b"the answer")
         world.says(0, data)
@@ -347,7 +352,7 @@ def key_of(client: ClientConnection, data: bytes) -> bytes:
 
 # --- it keeps up with Python -----------------------------------------------------------------------------------------------------
 
-SEAL = "708a8d5d1f507c88"
+SEAL = "0a22009b64d2c117"
 
 
 def sealed() -> str:

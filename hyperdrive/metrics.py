@@ -59,6 +59,7 @@ class Saved(Enum):
     DESCRIBE = "describe"
     SETTING = "setting"
     DISCARD = "discard"
+    EMPTY = "empty"
     KNOWN = "known"
     CACHE = "cache"
 

@@ -339,7 +339,8 @@ class Settings:
     local_settings: bool = _setting(
         FLAG,
         True,
-        "Whether SET, RESET and SHOW of what the origin is known to accept are answered here; they travel with the next statement.",
+        "Whether SET, RESET and SHOW of what the origin is known to accept are answered here; they travel with the next statement."
+        " Likewise UNLISTEN, CLOSE ALL and DISCARD of what a session has none of.",
         live=True,
     )
     known_statements: bool = _setting(
@@ -352,7 +353,7 @@ class Settings:
         FLAG,
         True,
         "Whether what drivers ask of each new connection (`version()`, types, tables) is answered here, while the schema has not"
-        " changed; also with `cache = off`. This and `eager_commit` need the catalog of each database, which is loaded and polled"
+        " changed, and the empty queries with which they check one; also with `cache = off`. This and `eager_commit` need the catalog of each database, which is loaded and polled"
         " over a connection of its own every `catalog_poll`.",
         live=True,
     )

@@ -25,7 +25,7 @@ from hyperdrive.admin.state import (
 )
 from hyperdrive.config.settings import Settings
 from hyperdrive.control import cached
-from hyperdrive.metrics import Family, Registry
+from hyperdrive.metrics import Family, Registry, Saved
 from hyperdrive.net.transport import Transport
 from hyperdrive.pool.interfaces import PoolKey, ServerState
 from hyperdrive.pool.metrics import PoolMetrics
@@ -180,6 +180,7 @@ class LocalRows:
                     assignments=counted.released + counted.abandoned + linked[database],
                     wait_seconds=waits.get(database, no_waits).wait_seconds,
                     round_trips=counted.origin_round_trips,
+                    round_trips_saved=counted.origin_round_trips_saved.total(),
                 )
             )
         return rows
@@ -276,6 +277,16 @@ class LocalRows:
 
     # --- metrics ------------------------------------------------------------------------------------------------------
 
+    def _saved_by_all(self) -> Counter[Saved]:
+        """What is counted elsewhere as well, and by no database: logins that ended here, and answers from the cache."""
+        reads = self.proxy.cache.reads
+        return Counter(
+            {
+                Saved.CONNECT: self.proxy.metrics.clients_admitted,
+                Saved.CACHE: reads.queries_hit + reads.queries_stale,
+            }
+        )
+
     def families(self) -> list[Family]:
         """Every metric of this process."""
         registry = Registry()
@@ -292,6 +303,7 @@ class LocalRows:
         registry.gauge("cache_entries", "Answers stored", lambda: cache.store.count)
         for one in self.proxy.stats.values():
             registry.add(one)
+        registry.add(DatabaseMetrics(origin_round_trips_saved=self._saved_by_all()))
         for pool in self.proxy.pools.metrics.values():
             registry.add(pool, "pool")
         add_gauges(registry, self)

@@ -180,6 +180,8 @@ class Answers(PreparedOurs):
                 return None
         for name in names:
             self._shared.pop(name, None)
+        if names:
+            self.pipe.saved[Saved.DISCARD] += 1
         return messages.CLOSE_COMPLETE * len(names)
 
     def _run_scope(self, scope: list[Op], behind: int) -> bytes | None:
@@ -198,7 +200,9 @@ class Answers(PreparedOurs):
         BEGIN is held only if no more than one scope waits behind it: several of them are one flight as they are, and would have to
         wait for the first (E-0).
         """
-        if verdict.kind is Kind.EMPTY or self._is_local(verdict):
+        if verdict.kind is Kind.EMPTY:
+            return self.pipe.switches.known_answers
+        if self._is_local(verdict):
             return True
         single = verdict.single
         if single is None or verdict.is_plain or not self._is_here(single):
@@ -227,6 +231,7 @@ class Answers(PreparedOurs):
     def _local(self, verdict: Verdict) -> bytes:
         """Carry out a statement that needs no server; its reply without description and ReadyForQuery."""
         if verdict.kind is Kind.EMPTY:
+            self.pipe.saved[Saved.EMPTY] += 1
             return messages.EMPTY_QUERY_RESPONSE
         single = verdict.single
         assert single is not None
@@ -247,7 +252,8 @@ class Answers(PreparedOurs):
     def _reset_here(self, reply: bytes) -> bytes | None:
         """A connection goes back to its driver's pool: nothing to do at the origin unless it is pinned (E-8)."""
         if (
-            self.held is not None
+            not self.pipe.switches.local_settings
+            or self.held is not None
             or self.keeps_server
             or self.journal.is_pinned
             or any(name in self.journal.wanted.items for name in (b"role", b"session_authorization"))

@@ -34,6 +34,7 @@ _SAVED: Final = {
     Kind.COMMIT: Saved.COMMIT,
     Kind.ROLLBACK: Saved.ROLLBACK,
     **dict.fromkeys((Kind.SET, Kind.SET_LOCAL, Kind.RESET, Kind.SET_SESSION_CHARACTERISTICS, Kind.SHOW), Saved.SETTING),
+    **dict.fromkeys((*_NOTHING_HERE, Kind.UNLISTEN, Kind.UNLISTEN_ALL, Kind.CLOSE_ALL), Saved.DISCARD),
 }
 
 _TEXT_OID: Final = 25
@@ -85,12 +86,16 @@ class Transactions(Ours):
             return self.pipe.switches.local_settings and self._may_set(statement)
         if kind is Kind.SHOW:
             return self.pipe.switches.local_settings and self._value_shown(statement) is not None
+        return self.pipe.switches.local_settings and self._has_none(kind)
+
+    def _has_none(self, kind: Kind) -> bool:
+        """Whether it gives up what the session has none of."""
         if kind is Kind.UNLISTEN or kind is Kind.UNLISTEN_ALL:
             return not self.keeps_server and not self._listens
         if kind in _NOTHING_HERE:
             return not self.keeps_server and not self.journal.is_pinned
         if kind is Kind.CLOSE_ALL:
-            return held is None and not self.keeps_server and not self.journal.is_pinned
+            return self.held is None and not self.keeps_server and not self.journal.is_pinned
         return False
 
     def _may_begin(self, statement: Statement) -> bool:

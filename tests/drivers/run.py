@@ -171,7 +171,7 @@ DRIVERS = (
 
 
 @contextmanager
-def database(url: str | None, *, direct: bool, pool_size: int, major: int) -> Iterator[str]:
+def database(url: str | None, *, direct: bool, pool_size: int, major: int, cache: str) -> Iterator[str]:
     """Yield the URL that the programs get: *url* as it is, or a proxy before an embedded server."""
     if url is not None:
         yield url
@@ -185,7 +185,7 @@ def database(url: str | None, *, direct: bool, pool_size: int, major: int) -> It
         if direct:
             yield origin
         else:
-            with serving(origin, pool_size=pool_size) as proxy_url:
+            with serving(origin, pool_size=pool_size, cache=cache) as proxy_url:
                 yield proxy_url
     finally:
         farm.close()
@@ -247,6 +247,7 @@ def main() -> int:
     parser.add_argument("--url", help="use this URL instead of a proxy of its own")
     parser.add_argument("--direct", action="store_true", help="without a proxy: are the programs themselves right?")
     parser.add_argument("--pool-size", type=int, default=3)
+    parser.add_argument("--cache", choices=("off", "on"), default="off", help="of the proxy")
     parser.add_argument("--major", type=int, default=18, help="of the embedded server (16 or 18)")
     parser.add_argument("--summary", type=Path, default=BUILD / "summary.json")
     arguments = parser.parse_args()
@@ -254,13 +255,19 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     results = []
     BUILD.mkdir(parents=True, exist_ok=True)
-    with database(arguments.url, direct=arguments.direct, pool_size=arguments.pool_size, major=arguments.major) as url:
+    with database(
+        arguments.url,
+        direct=arguments.direct,
+        pool_size=arguments.pool_size,
+        major=arguments.major,
+        cache=arguments.cache,
+    ) as url:
         way = (
             "as given"
             if arguments.url
             else "direct"
             if arguments.direct
-            else f"proxy with {arguments.pool_size} servers"
+            else f"proxy with {arguments.pool_size} servers, cache {arguments.cache}"
         )
         print(f"PostgreSQL at {url.rpartition('@')[2]}, {way}", flush=True)
         for driver in DRIVERS:

@@ -127,6 +127,21 @@ def test_a_core_of_its_own_is_for_those_that_it_was_promised_for(suite: Suite, m
     assert alone == [(10**8 + 1,)]
 
 
+def test_our_cache_is_warm_when_the_origin_is_no_longer_asked(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The origin's CPU seconds before and after each second of 1,000 statements: 100 µs each, 100 µs each, then 1 µs each."""
+    asked: list[str] = []
+    counted = iter([0.0, 0.1, 0.1, 0.2, 0.2, 0.201, 1.0, 2.0])
+
+    def run(target: Running, *_: object, **__: object) -> pgbench.Report:
+        asked.append(target.name)
+        return pgbench.Report(1000.0, 1000, 0, (1.0,))
+
+    monkeypatch.setattr(pgbench, "run", run)
+    monkeypatch.setattr(processes, "cpu_seconds", lambda _pids: next(counted))
+    rounds.warm(suite, [Running(CACHED, 1), Running("Pgpool-II", 1)], Load(["-S"], 16))
+    assert asked == [CACHED, CACHED, CACHED, "Pgpool-II"]
+
+
 JUDGED = [
     pytest.param(0, 5.0, False, id="nothing written"),
     pytest.param(0, 11.0, True, id="version 1 was committed a second before"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from hyperdrive.proxy.cache import Cache, Database, Heard, PoolCache
+    from hyperdrive.proxy.identity import Identity
     from hyperdrive.session.client import ClientSession
 
 DOUBT_SECONDS: Final = 10.0
@@ -24,7 +25,7 @@ DOUBT_SECONDS: Final = 10.0
 
 def changed_by(noted: Noted, pool: PoolCache, session: ClientSession | None) -> Writes:
     """What the noted statements of *session* may have changed, if all of them took effect."""
-    path = _path_of(noted, pool, session)
+    identity = _identity_of(noted, pool, session)
     hidden = session.journal.temporary if session is not None else ()
     found = NOTHING
     for text, verdict in noted.items():
@@ -33,23 +34,28 @@ def changed_by(noted: Noted, pool: PoolCache, session: ClientSession | None) -> 
         if verdict is None or verdict.statements is None:
             # Not even its kind is known: it may have been DDL.
             return UNKNOWN_AND_EPOCH
-        found |= pool.database.written(text, None if hidden and _may_mean(text, hidden) else path)
+        # In another encoding the same bytes are another name.
+        is_clear = identity is not None and (identity.is_utf8 or text.isascii()) and not _may_mean(text, hidden)
+        found |= pool.database.written(text, identity.path if identity is not None and is_clear else None)
     return found
 
 
-def _path_of(noted: Noted, pool: PoolCache, session: ClientSession | None) -> tuple[int, ...] | None:
-    """Where the session's names are looked up; ``None``: nobody knows."""
+def _identity_of(noted: Noted, pool: PoolCache, session: ClientSession | None) -> Identity | None:
+    """Who the session is, and so where its names are looked up; ``None``: nobody knows."""
     # What an opaque session's server has is not what its label says.
     if session is None or session.is_opaque or ANOTHER_PATH in noted:
         return None
-    identity = pool.maybe_identity(session.journal.wanted)
-    return None if identity is None else identity.path
+    return pool.maybe_identity(session.journal.wanted)
 
 
 def _may_mean(text: bytes, hidden: Collection[bytes | None]) -> bool:
     """Whether *text* may name one of the temporary objects *hidden*: a view of that name writes elsewhere than the table it hides."""
+    if not hidden:
+        return False
     words = text.lower()
-    return any(name is None or name.lower() in words for name in hidden)
+    return b'u&"' in words or any(
+        name is None or b'"' in name or not name.isascii() or name.lower() in words for name in hidden
+    )
 
 
 def applied(noted: Noted, pool: PoolCache, session: ClientSession | None) -> tuple[bool, Heard | None]:

@@ -55,7 +55,7 @@ class TypeAudit:
                 f"operator class of {name}",
                 f'cache_types = ["{name}"], if its functions are known to be harmless',
             )
-        if type_.schema == PG_CATALOG and type_.kind != "c":
+        if type_.schema == PG_CATALOG and oid < FIRST_OWN_OID and type_.kind != "c":
             base = self._catalog.types.get(type_.element, type_).name if type_.element else type_.name
             if base in NEVER_TYPES or (base.startswith("reg") and base != "regconfig"):
                 return Refused(Rule.TYPE, name, _HINTS.get(base, ""))

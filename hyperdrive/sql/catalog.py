@@ -96,6 +96,11 @@ class Function(NamedTuple):
     has_columns: bool
     """It has OUT columns."""
 
+    @property
+    def is_builtin(self) -> bool:
+        """PostgreSQL's own; what somebody else put into pg_catalog is not."""
+        return self.schema == PG_CATALOG and self.oid < FIRST_OWN_OID
+
     def accepts(self, arguments: int | None) -> bool:
         """True if it could be meant by a call with so many arguments."""
         if arguments is None:
@@ -114,6 +119,11 @@ class Operator(NamedTuple):
     right: int
     result: int
     function: int
+
+    @property
+    def is_own(self) -> bool:
+        """PostgreSQL does not bring it."""
+        return self.schema != PG_CATALOG or self.function >= FIRST_OWN_OID
 
 
 class Cast(NamedTuple):
@@ -268,14 +278,14 @@ class Catalog:
         self.impure_names: frozenset[str] = frozenset(
             one.name
             for one in self.function_by_oid.values()
-            if one.volatility != "i" and one.kind != "p" and self.schema_names.get(one.schema) not in _SYSTEM_SCHEMAS
+            if one.oid >= FIRST_OWN_OID and one.volatility != "i" and one.kind != "p"
         )
         """Of functions that PostgreSQL does not bring and that are not IMMUTABLE."""
         operators: dict[str, list[Operator]] = defaultdict(list)
         for row in rows.get("operators", ()):
             operators[row[1]].append(Operator(*row))
         self.operators: dict[str, tuple[Operator, ...]] = {name: tuple(group) for name, group in operators.items()}
-        own = {name: tuple([one for one in group if one.schema != PG_CATALOG]) for name, group in operators.items()}
+        own = {name: tuple([one for one in group if one.is_own]) for name, group in operators.items()}
         self.own_operators: dict[str, tuple[Operator, ...]] = {name: group for name, group in own.items() if group}
         """Those that PostgreSQL does not bring, where there are any."""
 
@@ -393,7 +403,6 @@ class Catalog:
         return found
 
 
-_SYSTEM_SCHEMAS: Final = frozenset(("pg_catalog", "information_schema"))
 _READ_ALL: Final = frozenset(("pg_read_all_data", "pg_write_all_data"))
 
 

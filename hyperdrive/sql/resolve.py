@@ -231,7 +231,7 @@ class _Resolver:
     def function(self, function: Function, arguments: int | None) -> Refused | None:
         """Rule 14 for one overload."""
         name = self.catalog.qualified(function)
-        if function.schema == PG_CATALOG:
+        if function.is_builtin:
             if is_never(function.name, arguments):
                 return Refused(Rule.FUNCTION, f"{name}()")
             if function.volatility == "i" or (function.volatility == "s" and function.name in SETTING_ONLY):
@@ -342,7 +342,7 @@ class _Resolver:
         name = f"operator {self.catalog.qualified(operator)}"
         if function is None or function.volatility != "i" or function.is_security_definer:
             return Refused(Rule.OPERATOR, name, "mark its function IMMUTABLE, if it is")
-        if function.schema != PG_CATALOG and not self.catalog.declarations.trust_immutable:
+        if not function.is_builtin and not self.catalog.declarations.trust_immutable:
             return Refused(Rule.OPERATOR, name, "cache_trust_immutable is off")
         return None
 
@@ -363,7 +363,7 @@ class _Resolver:
 
     def _means_builtin(self, names: Names) -> bool:
         found = self.reachable(names, None)
-        return bool(found) and all(function.schema == PG_CATALOG for function in found)
+        return bool(found) and all(function.is_builtin for function in found)
 
     # --- rules 15 and 16: conversions ---
 

@@ -236,7 +236,7 @@ class _Closure:
         function = self.catalog.function_by_oid.get(oid)
         if function is None:
             raise _Unknown
-        if function.schema == PG_CATALOG:
+        if function.is_builtin:
             if function.name not in _TAME_TRIGGERS:
                 raise _Unknown
             return
@@ -290,7 +290,7 @@ class _Closure:
                 self._must_be_harmless(function)
         for names in what.operators:
             for operator in catalog.operators.get(names[-1] if names else "", ()):
-                if operator.schema != PG_CATALOG and self._is_meant(operator.schema, names):
+                if operator.is_own and self._is_meant(operator.schema, names):
                     self._must_be_harmless(catalog.function_by_oid.get(operator.function))
         for name in what.attributes:
             for function in catalog.functions.get(name, ()):
@@ -369,7 +369,7 @@ class _Closure:
         """True if calling it changes no rows. STABLE is no proof: it may call a VOLATILE function (xfunc-volatility)."""
         if function is None:
             return False
-        if function.schema == PG_CATALOG:
+        if function.is_builtin:
             return function.name.encode() not in _RUNS
         declared = self.catalog.declarations
         if self.catalog.qualified(function) in declared.functions:

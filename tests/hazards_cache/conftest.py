@@ -30,6 +30,9 @@ create sequence s;
 create table ttz (id int, tz timetz);
 create table treg (id int, c regclass);
 
+create function pg_catalog.smuggled(int) returns int language sql volatile as 'select $1';
+create function pg_catalog.smuggled_stable(int) returns int language sql stable as 'select $1';
+create operator pg_catalog.=#= (rightarg = int, function = pg_catalog.smuggled);
 create function u(int) returns int language sql volatile as 'select $1';
 create function us(int) returns int language sql stable as 'select $1';
 create function ui(int) returns int language sql immutable as 'select $1';

@@ -48,7 +48,7 @@ R12_VIEW = [
 R13_ROW_SECURITY = ["select * from rls", "select * from rls_view", "select 1 from t where id in (select id from rls)"]
 
 R14_FUNCTION = [
-    "select random()", "select current_date", "select u(1)", "select t.u from t", "select (t).u from t", "select us(1)", "select ud(1)", "select udef()",
+    "select random()", "select current_date", "select u(1)", "select smuggled(1)", "select pg_catalog.smuggled_stable(1)", "select t.u from t", "select (t).u from t", "select us(1)", "select ud(1)", "select udef()",
     "select now()", "select pg_catalog.now()", 'select "now"()', "select clock_timestamp()", "select localtime", "select localtimestamp(3)", "select current_time",
     "select current_user", "select session_user", "select current_schema", "select current_catalog", "select current_role", "select user",
     "select current_setting('a.b')", "select version()", "select pg_backend_pid()", "select has_table_privilege('t', 'select')",
@@ -73,6 +73,7 @@ R15_OPERATOR = [
     "select 1 operator(other.+) 'a'",
     "select * from t where id === txt",
     "select 1 !@#!@# 2",
+    "select =#= 1",
 ]
 R15_CAST = [
     "select length(col) from tc",

@@ -43,7 +43,11 @@ _DOUBT_SECONDS: Final = 0.5
 """Between two polls at the least, however much is done that may have been DDL."""
 _DOUBT_SHARE: Final = 10.0
 """And so many times what the last one took."""
-_FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, HyperdriveError)
+# asyncpg takes a server that ends in the middle of an answer for a fault of its own now and then.
+_FAILURES: Final = (
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+    *(OSError, TimeoutError, HyperdriveError),
+)
 
 
 async def load(connection: Any, *, epoch: int = 1, declarations: Declarations | None = None) -> Catalog | None:

@@ -310,3 +310,19 @@ async def test_an_ordinary_role_reads_the_catalog(postgres: Postgres) -> None:
     assert 7 == catalog.epoch
     assert catalog.functions["now"][0].volatility == "s"
     assert catalog.roles["app"].is_superuser is False
+
+
+async def test_a_driver_that_stumbles_over_a_lost_connection_is_no_fault_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """asyncpg says InternalClientError when the server goes in the middle of its answer: the catalog is read anew, without a traceback."""
+    asked = 0
+
+    async def connect() -> Any:
+        nonlocal asked
+        asked += 1
+        raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+
+    async with watching(connect) as (watch, _):
+        await until(lambda: asked and watch.metrics.failures)
+    assert ["WARNING"] == [record.levelname for record in caplog.records][:1]

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
         except NotReady as error:
             text = error.client_text
             continue
-        now = {name: sum(row[name] for row in status["stats"]) for name in ("queries", "transactions")}
+        now = {name: sum(row[name] for row in status["stats"]) for name in ("transactions", "round_trips")}
         rates = {name: (now[name] - before.get(name, now[name])) / options.interval for name in now}
         before = now
-        text = f"{render(status)}\n\n{rates['queries']:,.0f} statements/s, {rates['transactions']:,.0f} transactions/s"
+        text = f"{render(status)}\n\n{rates['transactions']:,.0f} transactions/s, {rates['round_trips']:,.0f} round trips/s"

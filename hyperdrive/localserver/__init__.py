@@ -319,6 +319,7 @@ class LocalServer:
                 check=False,
                 cwd="/",
                 env=_environment(),
+                start_new_session=True,  # Ctrl-C is for us: it takes a second, and then we stop in order
                 **self.account.spawn_args(),
             )
         if done.returncode != 0:

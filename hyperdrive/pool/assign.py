@@ -175,6 +175,8 @@ def timeout_error(state: State[S, T]) -> PoolTimeout:
             text, log_text=f"{text} [{cause.log_text}]", safe_to_retry=True, sqlstate=cause.code, hint=numbers
         )
     detail = None if cause is None else f"The last attempt to open one failed: {cause.client_text}"
+    if state.phase is Phase.PAUSED:
+        detail = "The pool is paused, until somebody says RESUME in the console."
     text = f"no server connection became free within query_wait_timeout ({settings.query_wait_timeout:g} s)"
     return PoolTimeout(text, safe_to_retry=True, hint=numbers, detail=detail)
 

@@ -9,6 +9,7 @@ import json
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -16,6 +17,7 @@ import pytest
 
 from hyperdrive.admin.console import Console
 from hyperdrive.admin.http import StatusServer, StatusSite
+from hyperdrive.admin.state import StatsRow
 from hyperdrive.cli import common, main, parser
 from hyperdrive.cli.check import Finding, examine
 from hyperdrive.cli.explain import describe
@@ -278,3 +280,32 @@ def test_the_line_to_paste_is_a_connection_string_whatever_the_names_are() -> No
     settings = Settings(origin=parse_dsn("postgresql://me%40home:x@db/my%20shop"))
     url = client_url(settings, 6543)
     assert ("me@home", "my shop") == (parse_dsn(url).user, parse_dsn(url).database)
+
+
+async def test_top_counts_per_second_until_it_is_interrupted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where something is not counted at all: the hot path counts no statements."""
+    from hyperdrive.cli import top
+
+    class Uncounted(FakeState):
+        def stats(self) -> list[StatsRow]:
+            return [replace(row, queries=None) for row in super().stats()]
+
+    state = Uncounted()
+    server = StatusServer(StatusSite(Console(state), Registry()))
+    port = await server.start("127.0.0.1", 0)
+    looks = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(top.time, "sleep", sleep)
+    try:
+        assert 130 == await asyncio.to_thread(main, ["top", "--admin", f"127.0.0.1:{port}"])
+    finally:
+        await server.close()
+    assert "0 transactions/s, 0 round trips/s" in capsys.readouterr().out

@@ -180,7 +180,6 @@ SCHEMA = [
     "alter table made alter column a type bigint",
     "alter table made alter column a type int",
     "create or replace rule also as on insert to ruled do also update t set v = 'ruled{n}' where id = new.id",
-    "grant hunt_other to diff_reader",
     "revoke select on t from public; grant select on t to public",
     "drop view if exists vt cascade; create view vt as select id, v, at from t where id >= {n}",
     "analyze t",

@@ -490,6 +490,7 @@ async def test_a_wait_in_a_pause_ends_at_its_deadline(world: Any) -> None:
     taker = ask(pool)
     await world.timers.advance(30)
     assert isinstance(taker.error, PoolTimeout)
+    assert "The pool is paused, until somebody says RESUME in the console." == taker.error.detail
 
 
 async def test_a_connect_that_ends_in_a_pause_is_closed(world: Any) -> None:

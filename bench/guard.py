@@ -48,7 +48,7 @@ def guarded(run: Run) -> dict[str, Guarded]:
         if outcome.key == "round-trips":
             found.update(_trips(outcome))
         elif outcome.key in _CPU_WORKLOADS:
-            found.update(_cpu(outcome))
+            found.update(_cpu(outcome, is_compiled=run.versions.get("compiled", "").startswith("yes")))
     return found
 
 
@@ -60,13 +60,14 @@ def _trips(outcome: Outcome) -> Iterator[tuple[str, Guarded]]:
             yield name, Guarded(min(figure.samples), 0.0)
 
 
-def _cpu(outcome: Outcome) -> Iterator[tuple[str, Guarded]]:
+def _cpu(outcome: Outcome, *, is_compiled: bool) -> Iterator[tuple[str, Guarded]]:
+    how = ", compiled" if is_compiled else ""  # the one says nothing about the other
     for figure in outcome.figures:
         if not figure.metric.startswith("CPU,") or figure.target not in (US, CACHED):
             continue
         ratios = outcome.ratio(figure.metric, figure.target, "PgBouncer")
         if ratios:
-            name = f"{figure.metric} of {outcome.title} in parts of PgBouncer's ({figure.target})"
+            name = f"{figure.metric} of {outcome.title} in parts of PgBouncer's ({figure.target}{how})"
             yield name, Guarded(statistics.median(ratios), CPU_TOLERANCE, interval(ratios)[0])
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from hyperdrive.proxy import lane
+
 ROOT = Path(__file__).parent.parent
 _PACKAGES = ("uvloop", "pglast", "psycopg", "asyncpg", "SQLAlchemy", "Django")
 
@@ -43,7 +45,12 @@ def _processor() -> str:
 
 def versions() -> dict[str, str]:
     """Ours, the commit with a mark for changes not committed, Python and what does the work below us."""
-    found = {"hyperdrive": metadata.version("hyperdrive"), "commit": commit(), "Python": sys.version.split()[0]}
+    found = {
+        "hyperdrive": metadata.version("hyperdrive"),
+        "commit": commit(),
+        "compiled": lane.described().removeprefix("compiled: "),
+    }
+    found["Python"] = sys.version.split()[0]
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)

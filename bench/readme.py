@@ -42,7 +42,7 @@ def tables(run: Run) -> str:
     """Everything between the markers."""
     head = (
         f"Measured {run.started[:10]} at commit {run.versions.get('commit', 'unknown')} on {run.machine.get('processor', '')}, "
-        f"{run.machine.get('cores', '')} cores, by `{run.command}`{_busy(run)}. Medians; `us` is with the cache off."
+        f"{run.machine.get('cores', '')} cores, by `{run.command}`{_compiled(run)}{_busy(run)}. Medians; `us` is with the cache off."
     )
     parts = [head]
     for key in ("serverless", "launch"):
@@ -55,6 +55,12 @@ def tables(run: Run) -> str:
     if run.repeated:
         parts.append(run.repeated + ".")
     return "\n\n".join(part for part in parts if part)
+
+
+def _compiled(run: Run) -> str:
+    """Whether the part in C was used, which makes another proxy of it."""
+    said = run.versions.get("compiled", "")
+    return f", {'with' if said.startswith('yes') else 'without'} the [part in C](docs/compiled.md)" if said else ""
 
 
 def _busy(run: Run) -> str:

@@ -1,7 +1,7 @@
 """The workloads by name, in the order in which they run, and how long each takes.
 
-The seconds are those of two quiet cores, measured; their sum is what a run announces, and a test holds it below ten minutes, and below
-two where time is short. A busy machine takes longer: then rounds are left out, see ``Suite.interleaved``.
+The seconds are counted from rounds and waits, for two quiet cores; their sum is what a run announces, and a test holds it at about ten
+minutes, and below two where time is short. A busy machine takes longer: then rounds are left out, see ``Suite.interleaved``.
 """
 
 from __future__ import annotations

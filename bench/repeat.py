@@ -59,8 +59,8 @@ def earlier_run(path: Path) -> Run | None:
 def is_like(run: Run, earlier: Run) -> bool:
     """Whether the two ought to say the same."""
     same_machine = all(run.machine.get(name) == earlier.machine.get(name) for name in _SAME_MACHINE)
-    same_commit = run.versions.get("commit") == earlier.versions.get("commit")
-    return same_machine and same_commit and run.command == earlier.command
+    same_code = all(run.versions.get(name) == earlier.versions.get(name) for name in ("commit", "compiled"))
+    return same_machine and same_code and run.command == earlier.command
 
 
 def pairs(run: Run, earlier: Run) -> Iterator[Pair]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def test_counts_and_shares_of_pgbouncer_are_guarded_and_nothing_else() -> None:
         "CPU, simple of pgbench -S in parts of PgBouncer's (us)": guard.Guarded(1.3, guard.CPU_TOLERANCE, low),
         "round trips: asyncpg: connect (us)": guard.Guarded(1.0, 0.0),
     }
+
+
+def test_what_is_compiled_is_held_against_what_was_compiled() -> None:
+    """Without a compiler a query costs more, and that is no regression."""
+    made = replace(run(26.0, 1.0), versions={"compiled": "yes"})
+    assert "CPU, simple of pgbench -S in parts of PgBouncer's (us, compiled)" in guard.guarded(made)
 
 
 CASES = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,11 @@ def test_a_cached_read_is_held_against_a_direct_one() -> None:
     lines = readme.tables(run()).splitlines()
     assert "| psycopg 3: read | 600 | 80.0 | 80.0 | **7.50×** (7.50 – 7.50) | – | ≥ 7×, met | 6–8× |" in lines
     assert "| psycopg 3: cached read | – | – | 5.00 | **120×** (120 – 120) | – | ≥ 100×, met | 17–25× |" in lines
+
+
+def test_the_head_says_whether_the_part_in_c_was_used() -> None:
+    for said, expected in (("yes", ", with the [part in C]"), ("no (not built)", ", without the [part in C]")):
+        assert expected in readme.tables(replace(run(), versions={"compiled": said})).splitlines()[0]
 
 
 def test_only_what_is_between_the_markers_changes(tmp_path: Path) -> None:

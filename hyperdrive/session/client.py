@@ -28,7 +28,6 @@ from hyperdrive.pgwire.framing import (
 from hyperdrive.session import replies
 from hyperdrive.session.batch import EXTENDED, POISON_OP, RAW, SHIP_ABOVE, Op, shown
 from hyperdrive.session.endings import Endings
-from hyperdrive.session.extended import WaitError
 from hyperdrive.session.held import Held, Live
 from hyperdrive.session.noted import note, note_settings
 from hyperdrive.session.outcome import PREPARED, Watch
@@ -36,6 +35,7 @@ from hyperdrive.session.pipe import Classify, Pipe
 from hyperdrive.session.replies import Action, Expected, fake
 from hyperdrive.session.server import FAILED, IDLE, ServerSession
 from hyperdrive.session.settings import Label, stays_here, transition
+from hyperdrive.session.sharing import WaitError
 from hyperdrive.session.statements import Named, SharedStatement
 from hyperdrive.sql.verdict import Form, Kind, Verdict
 

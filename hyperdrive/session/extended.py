@@ -1,7 +1,7 @@
 """The extended protocol towards a server: statements, portals, and what has to go ahead of them.
 
-A client's statement name becomes that of a shared statement; a server that lacks it gets a Parse in the scope that needs it, and a
-full one closes what it used longest ago (W-19 to W-28). Messages are rewritten at their head only.
+A client's statement name becomes that of a shared statement (W-19 to W-28); how a server gets one is in ``sharing``. Messages are
+rewritten at their head only.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from hyperdrive.errors import (
 )
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import BIND, DESCRIBE, EXECUTE, QUERY, read_length
-from hyperdrive.session import aside, replies
-from hyperdrive.session.answers import Answers, tag_of
+from hyperdrive.session import replies
+from hyperdrive.session.answers import tag_of
 from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
 from hyperdrive.session.failures import ABORTED_TEXT
 from hyperdrive.session.held import portal_behind
 from hyperdrive.session.known import may_end_epoch
 from hyperdrive.session.noted import note
-from hyperdrive.session.outcome import PREPARED, Parameters, Watch, may_change_settings
+from hyperdrive.session.outcome import PREPARED, Parameters, Watch
 from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.replies import Action, Expected, fake
-from hyperdrive.session.server import FAILED, IDLE, IN_TRANSACTION, ServerSession
-from hyperdrive.session.settings import DOUBT, IDLE_SESSION, UNKNOWN, Label
+from hyperdrive.session.server import FAILED, IDLE, ServerSession
+from hyperdrive.session.settings import IDLE_SESSION, UNKNOWN, Label
+from hyperdrive.session.sharing import WAIT, Sharing
 from hyperdrive.session.statements import NAME_BYTES, POISON, Named, SharedStatement
 from hyperdrive.sql.verdict import Kind, Statement, Verdict
 
 _POISON_BIND: Final = messages.bind(b"", POISON)
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
-_NOTHING_READ: Final[frozenset[SharedStatement]] = frozenset()
 
 
 _EXITS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.ROLLBACK_TO, Kind.PREPARE_TRANSACTION})
@@ -74,17 +74,6 @@ _NAMES_STATEMENT: Final = frozenset({Kind.EXECUTE, Kind.EXPLAIN, Kind.DDL, Kind.
 """What may name a prepared statement; DDL is CREATE TABLE … AS EXECUTE."""
 
 
-_OURS: Final = replies.HELD | replies.AHEAD
-"""Entries of what was answered already: it changes nothing that the session's label does not say."""
-
-
-class WaitError(Exception):
-    """An op, and what follows it, has to wait for replies that are outstanding."""
-
-
-_WAIT: Final = WaitError()
-
-
 def _accepts(server: ServerSession) -> bool:
     """Whether a Parse is certain not to meet a failed transaction: no scope is outstanding that could fail (W-25)."""
     if server.status == FAILED:
@@ -92,10 +81,10 @@ def _accepts(server: ServerSession) -> bool:
     return not any(entry.ends_scope and entry.action is not Action.SKIP for entry in server.queue)
 
 
-class Extended(Answers):
+class Extended(Sharing):
     """The part of a client session that composes the messages of the extended protocol."""
 
-    __slots__ = ("_bound_here", "_clears", "_on_its_way", "_parsed_here", "_portal_behind")
+    __slots__ = ("_bound_here", "_clears", "_portal_behind")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
@@ -103,10 +92,6 @@ class Extended(Answers):
         """Something is under way that drops names or values: what is behind its scope waits."""
         self._bound_here: Set[bytes] = _NOTHING
         """Portals of ``_portals`` that were bound in the scope being composed."""
-        self._parsed_here: set[SharedStatement] | None = None
-        """Statements that were Parsed in the scope being composed."""
-        self._on_its_way: Set[SharedStatement] = _NOTHING_READ
-        """Statements that are read ahead of the batch, in scopes of our own."""
         self._portal_behind: bytes | None = None
         """What was answered here, in a transaction that a server has, and has taken the unnamed portal: the text of a statement, nothing of
         a Query. ``None``: what the server has is what the client believes."""
@@ -174,7 +159,7 @@ class Extended(Answers):
         key = name[:NAME_BYTES]
         before = self._shared.get(key)
         if before is not None and before.is_pending and before.statement not in self._here():
-            raise _WAIT  # whether the name is taken is not known yet
+            raise WAIT  # whether the name is taken is not known yet
         if key in self._shared or self._is_lent(key):
             # The origin looks at the text first, and its errors go before ours; so does that of a failed transaction.
             out.append(messages.message(b"P", b"\0" + raw[body_at:]))
@@ -201,178 +186,6 @@ class Extended(Answers):
         entry = Expected("P", statement=shared, name=key, named=named)
         entry.epoch = self._learns_in(server)
         self._send_parse(shared, entry, server, out, again=present is not None)
-
-    def _send_parse(
-        self,
-        shared: SharedStatement,
-        entry: Expected,
-        server: ServerSession,
-        out: list[bytes],
-        *,
-        again: bool,
-        types: bytes = b"",
-    ) -> None:
-        if again:
-            # Sent in an earlier scope whose fate is open: closing first makes this right whatever that is.
-            out.append(messages.close(b"S", shared.name))
-            server.queue.append(Expected("C", Action.SKIP, statement=shared))
-        else:
-            self._evict(server, out)
-        out.append(shared.parse_message(types))
-        server.queue.append(entry)
-        server.statements[shared] = False
-
-    def _learns_in(self, server: ServerSession) -> int:
-        """The schema epoch, and the settings, that the origin will answer from; -1 if what goes ahead may change either."""
-        if any(entry.kind in "EQF" and entry not in _OURS for entry in server.queue):
-            return -1
-        is_same = self.live.only_reads if self.live is not None else server.status == IDLE
-        return self.pipe.epoch if is_same else -1
-
-    def _evict(self, server: ServerSession, out: list[bytes]) -> None:
-        """Close the statements used longest ago until one more fits; never one that this batch refers to (W-20)."""
-        excess = len(server.statements) + 1 - self.pipe.max_statements
-        if excess <= 0:
-            return
-        busy = {entry.statement for entry in server.queue if entry.statement is not None}
-        for old in [s for s in server.statements if s not in busy][:excess]:
-            del server.statements[old]
-            out.append(messages.close(b"S", old.name))
-            server.queue.append(Expected("C", Action.SKIP, statement=old))
-
-    def _here(self) -> set[SharedStatement]:
-        if self._parsed_here is None:
-            self._parsed_here = set()
-        return self._parsed_here
-
-    def _ensure(self, name: bytes, server: ServerSession, out: list[bytes]) -> Named | None:
-        """The shared statement behind *name*, on its way to the server if that lacks it; ``None``: the name is SQL's (W-24)."""
-        found = self._shared.get(name[:NAME_BYTES])
-        if found is None:
-            if self._is_lent(name[:NAME_BYTES]):
-                return None
-            raise UnknownStatement(f'prepared statement "{shown(name)}" does not exist')
-        shared = found.statement
-        statements = server.statements
-        if found.is_pending and shared not in self._here():
-            # Parsed in an earlier scope of this flight. If that fails the name does not exist: the origin knows, unless
-            # it was never asked.
-            if statements.get(shared):
-                raise _WAIT
-        elif statements.get(shared):
-            statements.move_to_end(shared)
-        elif shared not in self._here():
-            if shared in self._on_its_way:
-                server.statements.move_to_end(shared)
-            else:
-                shared = self._read_again(found, server, out)
-            self._here().add(shared)
-            if found.told is not None and found.told != messages.NO_DATA:
-                self._compare(found, server, out)
-        return found
-
-    def _in_force(self, server: ServerSession) -> Label:
-        """The settings under which *server* reads what is sent now; ``DOUBT`` while something is outstanding that may change them."""
-        for entry in server.queue:
-            if entry.watch is not None and may_change_settings(entry.watch.statements, self.journal):
-                return DOUBT
-        return self.journal.in_force
-
-    def _read_again(self, named: Named, server: ServerSession, out: list[bytes]) -> SharedStatement:
-        """*server* lacks the statement: it goes there in the client's scope, and means what it did (W-19). Returns what is sent.
-
-        Where settings cannot be changed for its sake it is read under those of now, and is the client's own from then on.
-        """
-        shared, now = named.statement, self._in_force(server)
-        key = named.name
-        if not aside.reads_alike(named.wanted, now):
-            found = None
-            if now is not DOUBT and self._is_in_block(server):
-                found = aside.inside(shared, named.types, now, named.wanted, key)
-            if found is not None:
-                data, entries = found
-                self._evict(server, out)
-                if shared in server.statements:
-                    out.append(messages.close(b"S", shared.name))
-                    server.queue.append(Expected("C", Action.SKIP, statement=shared))
-                out.append(data)
-                server.queue.extend(entries)
-                server.statements[shared] = False
-                server.unnamed = None
-                return shared
-            shared = self.pipe.registry.intern(shared.body, self._parse_settings(now), shared.verdict)
-            named.refer_to(shared)
-            named.wanted = now
-            if server.statements.get(shared):
-                return shared
-        entry = Expected("P", Action.SKIP, statement=shared, name=key)
-        self._send_parse(shared, entry, server, out, again=shared in server.statements, types=named.types)
-        return shared
-
-    def _is_in_block(self, server: ServerSession) -> bool:
-        """Whether what is sent now is certain to stand in a transaction block."""
-        if server.status == FAILED or not (self.live is not None or server.status == IN_TRANSACTION):
-            return False
-        if self.live is not None and self.live.may_end:
-            return False
-        return not any(
-            entry.watch is not None or (entry.kind in "QF" and entry not in replies.AHEAD) for entry in server.queue
-        )
-
-    def _read_ahead(self, server: ServerSession, out: list[bytes], *, may: bool) -> None:
-        """The batch needs statements that *server* lacks and would read otherwise now than at their Parse: they go ahead of it, read
-        under the settings of then, in scopes of our own."""
-        have = server.label
-        self._on_its_way = _NOTHING_READ
-        for kind, raw, _ in self.ops if may else ():
-            if kind == BIND:
-                start = raw.find(b"\0", 5) + 1
-                name = raw[start : raw.find(b"\0", start)]
-            elif kind == DESCRIBE and raw[5:6] == b"S":
-                name = raw[6 : raw.find(b"\0", 6)]
-            else:
-                continue
-            named = self._shared.get(name[:NAME_BYTES])
-            if (
-                named is None
-                or named.is_pending
-                or named.wanted is have
-                or server.statements.get(named.statement)
-                or (aside.reads_alike(named.wanted, have) and aside.reads_alike(named.wanted, self.journal.in_force))
-            ):
-                continue
-            self._read_apart(named, *aside.ways(have, named.wanted), server, out)
-            self._on_its_way = {*self._on_its_way, named.statement}
-
-    def _read_apart(self, named: Named, there: bytes, back: bytes, server: ServerSession, out: list[bytes]) -> None:
-        """Should the Parse fail nobody is told: the Bind that needs it fails as well, and is sent once more."""
-        if there:
-            out.append(messages.query(there))
-            server.queue.append(replies.ASIDE)
-        entry = Expected("P", Action.SKIP, statement=named.statement)
-        again = named.statement in server.statements
-        self._send_parse(named.statement, entry, server, out, again=again, types=named.types)
-        out.append(messages.SYNC)
-        server.queue.append(replies.ASIDE_SYNC)
-        if back:
-            out.append(messages.query(back))
-            server.queue.append(replies.ASIDE)
-        server.unnamed = None
-
-    def _compare(self, named: Named, server: ServerSession, out: list[bytes]) -> None:
-        """The client decodes rows by what it was told; the schema may have changed meanwhile (W-26, E-6).
-
-        A proven read goes out behind the question, others wait for the answer: what they did could not be undone.
-        """
-        shared = named.statement
-        is_read = shared.verdict.is_read and self.pipe.is_read_only([shared.sql], self.journal.wanted)
-        action = Action.CHECK if is_read else Action.COMPARE
-        out.append(messages.describe(b"S", shared.name))
-        server.open_scope = True
-        server.queue.append(Expected("DS", action, statement=shared, name=named.name, named=named, describes=True))
-        if not is_read:
-            out.append(messages.FLUSH)
-            raise _WAIT
 
     def _lacks_in_failed(self, name: bytes, server: ServerSession) -> tuple[Verdict, bytes] | None:
         """The verdict and the parameter types of a statement that a server in a failed transaction does not have.
@@ -548,7 +361,7 @@ class Extended(Answers):
         ):
             return
         if any(entry.ends_scope and entry.action is not Action.SKIP for entry in server.queue):
-            raise _WAIT  # a BEGIN may be among what is outstanding
+            raise WAIT  # a BEGIN may be among what is outstanding
         raise FeatureNotSupported(
             "currval and lastval need the session that called nextval",
             hint="Use INSERT ... RETURNING, call them in the same transaction as nextval, or use session pooling.",

@@ -56,8 +56,11 @@ READS = {
     "c": "select version from c where k = {}",
     "va": "select va from ab where k = {}",
     "sub": "select (select version from a where a.k = b.k) from b where k = {}",
+    # Its snapshot is some milliseconds older than its answer: time enough for a write to be told of in between.
+    "slow": "select version from a where k = {} and (select count(*) from generate_series(1, 20000)) > 0",
 }
-OF = {"a": "a", "b": "b", "c": "b", "va": "a", "sub": "a"}
+WEIGHTS = [3, 3, 3, 3, 3, 1]
+OF = {"a": "a", "b": "b", "c": "b", "va": "a", "sub": "a", "slow": "a"}
 
 
 async def in_transaction(conn: WireConnection, sql: str) -> object:
@@ -114,7 +117,7 @@ async def read(scene: CachedScene, history: History, seed: int) -> None:
     for name, sql in READS.items():
         await conn.scope(parse(sql.format("$1"), name) + sync())
     while not history.over:
-        name, k = draw.choice(list(READS)), draw.randrange(KEYS)
+        name, k = draw.choices(list(READS), WEIGHTS)[0], draw.randrange(KEYS)
         place = OF[name], k
         at_least = history.told[place]
         sql = READS[name]
@@ -172,7 +175,9 @@ async def test_readers_never_see_less_than_the_writer_was_told(
             group.create_task(read(scene, history, 100 * seed + number))
     assert history.reads > 200
     # Most of all writes are unknown ones, behind which everything is asked again.
-    assert history.hits > (20 if len(writes) == 4 else 0), f"{history.hits} hits of {history.reads}: nothing is proven"
+    assert history.hits > (history.reads / 50 if len(writes) == 4 else 0), (
+        f"{history.hits} hits of {history.reads}: nothing is proven"
+    )
     conn = await scene.client()
     for (table, k), version in history.told.items():
         for _ in range(2):

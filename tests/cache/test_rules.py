@@ -221,3 +221,24 @@ async def test_r23_admission(stage: CachedScene) -> None:
 async def how(stage: CachedScene, conn: WireConnection, sql: str) -> str:
     await conn.query(sql)
     return stage.how(conn)
+
+
+async def test_r17_an_unknown_write_is_remembered_by_number(stage: CachedScene) -> None:
+    """What was asked for earlier is not for the session that wrote, whatever becomes of the entries."""
+    conn, other = await stage.client(), await stage.client()
+    await conn.query(READ)
+    number = stage.database.domain.fill_no
+    await conn.query("do $$begin update other set v = 'x'; end$$")
+    assert (True, True) == (number <= stage.reader(conn).last_write_no, stage.reader(other).last_write_no < number)
+
+
+async def test_r20_a_server_with_other_defaults_fills_nothing(stage: CachedScene) -> None:
+    """§2: it began before ALTER ROLE or ALTER DATABASE … SET; its answer is its client's alone."""
+    conn = await stage.client()
+    before = stage.cache.metrics.stored
+    for context in stage.proxy.app.proxy.contexts():
+        for server in context.pool._servers:
+            server.baseline = "of yesterday"
+    for _ in range(2):
+        await conn.query(READ)
+        assert ("miss", before) == (stage.how(conn), stage.cache.metrics.stored)

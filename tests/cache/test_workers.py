@@ -26,8 +26,9 @@ class Workers:
         self.apps: dict[int, App] = {}
         self._stack = AsyncExitStack()
 
-    async def start(self, number: int, count: int = 2) -> App:
+    async def start(self, number: int, count: int = 2, **overrides: str) -> App:
         flags = {"origin": self.scene.origin_url, "listen": "127.0.0.1:0", "admin_listen": "off", "catalog_poll": "1h"}
+        flags |= overrides
         settings = loader_for(None, flags, env={}).load()
         app = App(settings, member=Membership(number, count, self.directory))
         await app.__aenter__()

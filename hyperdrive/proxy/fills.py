@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hyperdrive.session.pipe import Pipe
     from hyperdrive.session.statements import Named
 
+_STANDBY: Final = b"in_hot_standby"
+"""Reported from 14 on."""
 _READY: Final = b"Z\0\0\0\x05"
 _SUSPENDED: Final = b"s\0\0\0\x04"
 _LONGEST_TAG: Final = 40
@@ -101,8 +103,9 @@ class Filling:
 
     def start(self, server: ServerConnection) -> None:
         """The request is about to be written to *server*, which nothing else is asked of."""
-        if server.baseline != self._identity.baseline:
-            # It began with other defaults than those the identity stands for (caching-rules §2): its answer is the client's alone.
+        if server.baseline != self._identity.baseline or server.session.view.get(_STANDBY) == b"on":
+            # It began with other defaults than those the identity stands for (caching-rules §2), or is a standby among several hosts,
+            # which may not have applied what was committed (rule 20): its answer is the client's alone.
             self.fail()
             return
         self.fill.send(self._cache.now())

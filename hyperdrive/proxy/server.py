@@ -40,6 +40,8 @@ DRAIN_SECONDS: Final = 5.0
 DRAIN_BYTES: Final = 4 * 1024 * 1024
 """How much of an abandoned result is read before it is cancelled."""
 
+_COMMITTED: Final = b"COMMIT\0"
+"""How the tag of such an end ends; in data it costs a look too many."""
 _POISONED = messages.bind(b"", POISON) + messages.SYNC
 
 
@@ -198,7 +200,8 @@ class ServerConnection(Pooled, asyncio.Protocol):
         is_over = not session.queue and not session.open_scope
         is_idle = session.status == IDLE
         # A transaction may have ended though another has begun: by AND CHAIN, or in a pipeline.
-        if not ((is_over and is_idle) or COMMITS in noted or messages.READY_IDLE in out):
+        may_end = COMMITS in noted and (is_over or _COMMITTED in out)
+        if not ((is_over and is_idle) or may_end or messages.READY_IDLE in out):
             return None
         pool, left = self.context.cache, session.client
         if is_over and is_idle:

@@ -175,3 +175,13 @@ async def test_roles_are_changed_by_way_of_another_database(scene: CachedScene) 
         assert ["42501"] == (await reader.query(T)).errors
     finally:
         await scene.sql("drop owned by low, many; drop role low, many")
+
+
+async def test_a_commit_that_is_heard_of_before_its_text_is_done(scene: CachedScene) -> None:
+    """The tag comes with the rows behind it, long before ReadyForQuery."""
+    reader, writer = await stored(scene, T), await scene.client()
+    writer.send(query(f"{INSERT}; commit; select repeat('x', 100000); select pg_sleep(1)"))
+    replies = await writer.read_until("C", 2)
+    assert ["INSERT 0 1", "COMMIT"] == replies.tags
+    assert await is_served_right(scene, reader, T)
+    await writer.read_until("Z")

@@ -296,3 +296,22 @@ async def test_stale_if_error_serves_while_the_origin_is_away(scene: CachedScene
     assert (await conn.query("select 'never asked'")).errors
     scene.clock.advance(100)
     assert (await strict.query("select 'kept'")).errors, "beyond the bound"
+
+
+async def test_what_a_standby_answers_is_not_stored(scene: CachedScene) -> None:
+    """Of an origin with several hosts, one may be: it lags behind what a client has been told is committed."""
+    conn, other = await scene.client(), await scene.client()
+    (pool,) = scene.proxy.app.proxy.pools
+
+    def say(value: bytes) -> None:
+        for snapshot in pool.servers():
+            session = snapshot.server.session
+            session.view = {**session.view, b"in_hot_standby": value}
+
+    say(b"on")
+    await conn.query("select id, v from t")
+    assert "miss" == scene.how(conn)
+    say(b"off")
+    for how in ("miss", "hit"):
+        await other.query("select id, v from t")
+        assert how == scene.how(other)

@@ -180,9 +180,7 @@ class Pool(Generic[S]):
         if self._idle:
             self._assign()
         if self._waiters:
-            if self.phase is Phase.DRAINING:
-                self.upkeep()
-            elif len(self._servers) + self._connecting < self.settings.pool_size:
+            if len(self._servers) + self._connecting < self.settings.pool_size:
                 self._grow()
             if self.settings.query_wait_timeout > 0:
                 self._arm(now + self.settings.query_wait_timeout)
@@ -544,18 +542,19 @@ class Pool(Generic[S]):
 
     def _grow(self) -> None:
         """The part of the plan that a full queue asks for over and over, by counts alone."""
-        if self.phase is not _RUNNING:
+        drains = self.phase is Phase.DRAINING
+        if self.phase is not _RUNNING and not (drains and self._waiters):
             return
         live = len(self._servers)
         wanted = assign.growth(
             self.settings,
             waiting=len(self._waiters),
             live=live,
-            leaving=len(self._retiring),
+            leaving=0 if drains else len(self._retiring),
             coming=len(self._probing),
             connecting=self._connecting,
             in_use=self.in_use,
-            warm=self._warm and self._refused is None,
+            warm=self._warm and self._refused is None and not drains,
         )
         if not wanted.count:
             self._limits.satisfied(self)

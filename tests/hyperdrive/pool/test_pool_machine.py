@@ -109,6 +109,7 @@ class PoolMachine(RuleBasedStateMachine):
     def ask(self, data: st.DataObject) -> None:
         pool = data.draw(st.sampled_from(list(self.takers)), label="pool")
         taker = FakeTaker(str(len(self.came)))
+        taker.is_in_transaction = data.draw(st.booleans(), label="in a transaction")
         self.came.append(taker)
 
         def got(server: FakeServer) -> None:
@@ -192,7 +193,20 @@ class PoolMachine(RuleBasedStateMachine):
     def administer(self, data: st.DataObject, what: str) -> None:
         self.call(getattr(data.draw(st.sampled_from(list(self.takers)), label="pool"), what))
 
+    @rule(data=st.data(), seldom=st.integers(0, 3))
+    def lend_no_more(self, data: st.DataObject, seldom: int) -> None:
+        pool = data.draw(st.sampled_from(list(self.takers)), label="pool")
+        if not seldom:
+            self.call(pool.lend_no_more)
+
     # What must hold
+
+    @invariant()
+    def a_pool_that_drains_serves_transactions_only(self) -> None:
+        for pool, queue in self.takers.items():
+            if pool.phase is Phase.DRAINING:
+                assert not pool._idle
+                assert all(taker.is_in_transaction for taker, _ in queue)
 
     @invariant()
     def every_server_is_in_one_place(self) -> None:
@@ -241,7 +255,7 @@ class PoolMachine(RuleBasedStateMachine):
     def whoever_waits_is_being_cared_for(self) -> None:
         """A server is coming, or all are lent, or a limit or the back-off stands in the way and a timer is set."""
         for pool, queue in self.takers.items():
-            if not queue or pool.phase is not Phase.RUNNING:
+            if not queue or pool.phase not in (Phase.RUNNING, Phase.DRAINING):
                 continue
             assert self.timers.armed
             free = pool.settings.pool_size - pool.share_counts()[0]

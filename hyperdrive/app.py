@@ -55,9 +55,10 @@ from hyperdrive.proxy.auth import (
     auth_connector,
     configured_users,
 )
-from hyperdrive.proxy.cache import CacheSettings, Database, InTransactions, Mode
+from hyperdrive.proxy.cache import CacheSettings, InTransactions, Mode
 from hyperdrive.proxy.catalog import CatalogWatch, connector
 from hyperdrive.proxy.connect import Origin
+from hyperdrive.proxy.database import Database
 from hyperdrive.proxy.front_door import DoorSettings, FrontDoor
 from hyperdrive.proxy.guard import watch_loop
 from hyperdrive.proxy.proxy import Proxy, ProxySettings

@@ -12,7 +12,8 @@ from typing import Final
 from hyperdrive.admin.state import CacheRow, ShapeRow, TableRow
 from hyperdrive.cache.entry import Entry, Shape
 from hyperdrive.errors import ClientError
-from hyperdrive.proxy.cache import Cache, Database
+from hyperdrive.proxy.cache import Cache
+from hyperdrive.proxy.database import Database
 from hyperdrive.proxy.identity import is_read_as
 from hyperdrive.sql.catalog import Catalog, Relation
 from hyperdrive.sql.rules import Refused

@@ -23,7 +23,8 @@ from typing import Any, Final
 from hyperdrive.clock import SystemClock
 from hyperdrive.control.peers import Peer, peer_path
 from hyperdrive.errors import NotReady
-from hyperdrive.proxy.cache import Cache, Database, Heard
+from hyperdrive.proxy.cache import Cache
+from hyperdrive.proxy.database import Database, Heard
 from hyperdrive.tasks import spawn
 
 log = logging.getLogger("hyperdrive.control")

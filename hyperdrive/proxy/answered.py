@@ -14,7 +14,7 @@ from hyperdrive.sql.rules import Refused, Rule
 
 if TYPE_CHECKING:
     from hyperdrive.cache.entry import Entry, Shape
-    from hyperdrive.proxy.cache import PoolCache
+    from hyperdrive.proxy.pool_cache import PoolCache
     from hyperdrive.session.client import ClientSession
     from hyperdrive.session.server import ServerSession
 

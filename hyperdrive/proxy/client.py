@@ -36,9 +36,9 @@ from hyperdrive.sql.verdict import Kind
 from hyperdrive.tasks import spawn
 
 if TYPE_CHECKING:
-    from hyperdrive.proxy.cache import PoolCache
     from hyperdrive.proxy.context import PoolContext
     from hyperdrive.proxy.fills import Filling
+    from hyperdrive.proxy.pool_cache import PoolCache
     from hyperdrive.proxy.server import ServerConnection
 
 log = logging.getLogger("hyperdrive.proxy")

@@ -24,9 +24,9 @@ from hyperdrive.sql.verdict import Isolation
 if TYPE_CHECKING:
     import asyncio
 
-    from hyperdrive.proxy.cache import PoolCache
     from hyperdrive.proxy.client import ClientConnection
     from hyperdrive.proxy.metrics import DatabaseMetrics, ProxyMetrics
+    from hyperdrive.proxy.pool_cache import PoolCache
     from hyperdrive.proxy.server import ServerConnection
 
 WELCOMES: Final = 1000

@@ -23,10 +23,10 @@ from hyperdrive.pgwire import messages
 from hyperdrive.pool.interfaces import ServerState
 from hyperdrive.pool.pool import Pool
 from hyperdrive.proxy import mirrored
-from hyperdrive.proxy.cache import PoolCache
 from hyperdrive.proxy.client import ClientConnection
 from hyperdrive.proxy.context import PoolContext
 from hyperdrive.proxy.metrics import DatabaseMetrics
+from hyperdrive.proxy.pool_cache import PoolCache
 from hyperdrive.proxy.reads import Reader
 from hyperdrive.proxy.server import ServerConnection
 from hyperdrive.session import scopes

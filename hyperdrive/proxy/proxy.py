@@ -39,12 +39,13 @@ from hyperdrive.pool.pools import MAX_COUNTED, OTHERS, Pools
 from hyperdrive.pool.settings import PoolMode, PoolSettings
 from hyperdrive.proxy import lane
 from hyperdrive.proxy.auth import UserDirectory
-from hyperdrive.proxy.cache import Cache, CacheSettings, PoolCache, row_of
+from hyperdrive.proxy.cache import Cache, CacheSettings
 from hyperdrive.proxy.client import ClientConnection
 from hyperdrive.proxy.connect import Origin, open_server, send_cancel
 from hyperdrive.proxy.context import PoolContext, Welcome
 from hyperdrive.proxy.identity import ASK
 from hyperdrive.proxy.metrics import DatabaseMetrics, ProxyMetrics
+from hyperdrive.proxy.pool_cache import PoolCache, row_of
 from hyperdrive.proxy.relay import Relay, asks_for_replication, open_relay
 from hyperdrive.proxy.server import ServerConnection
 from hyperdrive.session import idle

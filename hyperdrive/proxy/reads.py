@@ -25,9 +25,9 @@ from hyperdrive.sql.verdict import SCREENED, Command, Isolation
 
 if TYPE_CHECKING:
     from hyperdrive.cache.entry import Entry
-    from hyperdrive.proxy.cache import PoolCache
     from hyperdrive.proxy.client import ClientConnection
     from hyperdrive.proxy.identity import Identity
+    from hyperdrive.proxy.pool_cache import PoolCache
     from hyperdrive.session.client import ClientSession
 
 KNOWN: Final = Cacheable(tags=(), names=(), scan=())

@@ -26,9 +26,9 @@ from hyperdrive.session.statements import POISON
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hyperdrive.proxy.cache import Heard
     from hyperdrive.proxy.client import ClientConnection
     from hyperdrive.proxy.context import PoolContext
+    from hyperdrive.proxy.database import Heard
     from hyperdrive.proxy.fills import Filling
     from hyperdrive.proxy.refresh import Refresh
 

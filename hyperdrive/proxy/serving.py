@@ -20,8 +20,8 @@ from hyperdrive.sql.rules import Refused, Rule
 if TYPE_CHECKING:
     from hyperdrive.cache.entry import Entry
     from hyperdrive.cache.policy import Policy
-    from hyperdrive.proxy.cache import PoolCache
     from hyperdrive.proxy.client import ClientConnection
+    from hyperdrive.proxy.pool_cache import PoolCache
     from hyperdrive.session.client import ClientSession
     from hyperdrive.sql.hints import Hints
     from hyperdrive.sql.resolve import Cacheable

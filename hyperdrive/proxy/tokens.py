@@ -12,7 +12,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hyperdrive.proxy.cache import Cache, Database
+    from hyperdrive.proxy.cache import Cache
+    from hyperdrive.proxy.database import Database
 
 FORMAT = b"hd1"
 

@@ -15,9 +15,9 @@ from hyperdrive.proxy.serving import Serving
 if TYPE_CHECKING:
     from hyperdrive.cache.entry import Entry
     from hyperdrive.cache.flight import Flight
-    from hyperdrive.proxy.cache import PoolCache
     from hyperdrive.proxy.client import ClientConnection
     from hyperdrive.proxy.fills import Filling
+    from hyperdrive.proxy.pool_cache import PoolCache
 
 
 class Waiting(Serving):

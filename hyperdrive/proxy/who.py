@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hyperdrive.cache.tags import Space
-    from hyperdrive.proxy.cache import PoolCache
     from hyperdrive.proxy.identity import Identity
+    from hyperdrive.proxy.pool_cache import PoolCache
     from hyperdrive.session.client import ClientSession
     from hyperdrive.session.held import Held
     from hyperdrive.session.settings import Label

@@ -15,8 +15,10 @@ from hyperdrive.sql.writes import NOTHING, UNKNOWN_AND_EPOCH, Writes
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from hyperdrive.proxy.cache import Cache, Database, Heard, PoolCache
+    from hyperdrive.proxy.cache import Cache
+    from hyperdrive.proxy.database import Database, Heard
     from hyperdrive.proxy.identity import Identity
+    from hyperdrive.proxy.pool_cache import PoolCache
     from hyperdrive.session.client import ClientSession
 
 DOUBT_SECONDS: Final = 10.0

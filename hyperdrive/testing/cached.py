@@ -6,7 +6,8 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
-from hyperdrive.proxy.cache import Cache, Database
+from hyperdrive.proxy.cache import Cache
+from hyperdrive.proxy.database import Database
 from hyperdrive.testing.frontend import PROTOCOL_3_0
 from hyperdrive.testing.scene import Scene, eventually
 from hyperdrive.testing.transcript import Replies

@@ -321,7 +321,7 @@ async def test_a_client_that_leaves_while_it_waits_strands_nobody(
 async def test_an_expired_answer_is_refreshed_from_what_another_asked_since(
     pair: tuple[CachedScene, CachedScene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperdrive.proxy.cache.NEWER_SECONDS", 0.0)
+    monkeypatch.setattr("hyperdrive.proxy.pool_cache.NEWER_SECONDS", 0.0)
     one, other = pair
     first, client = await one.client(), await other.client()
     await first.query(READ)

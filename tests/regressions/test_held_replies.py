@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from hyperdrive.proxy.cache import Heard
+from hyperdrive.proxy.database import Heard
 from hyperdrive.testing.cached import CachedScene
 from hyperdrive.testing.databases import database_of, run_sql
 from hyperdrive.testing.frontend import extended, parse, query, sync

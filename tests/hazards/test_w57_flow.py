@@ -61,7 +61,7 @@ async def test_w58_a_slow_client_does_not_mix_with_the_next(scene: Scene) -> Non
     assert (await b.read_until("Z")).rows == [("b",)]
 
 
-async def test_w58_a_client_that_never_reads_delays_others_only_until_its_deadline(scene: Scene) -> None:
+async def test_w58_a_client_that_never_reads_holds_one_server_and_stops_nobody_else(scene: Scene) -> None:
     """Two servers: one is stuck behind the slow client, the other serves the rest."""
     await scene.start(servers=2, write_buffer_size=65536)
     a, b = await scene.client(), await scene.client()

@@ -49,7 +49,7 @@ class Workload:
 WORKLOADS: dict[str, Workload] = {
     "serverless": Workload(serverless.serverless, 68, 6),
     "launch": Workload(serverless.launch, 18, 4),
-    "round-trips": Workload(round_trips.round_trips, 80, 8),
+    "round-trips": Workload(round_trips.round_trips, 98, 9),
     "pages": Workload(pages.pages, 26, 4),
     "mix": Workload(web.mix, 32, 7),
     "writes": Workload(web.writes, 27, 5),

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import promises, repeat, report, text
-from bench.actors import JDBC, NODE_POSTGRES, PGX
+from bench.actors import JDBC, NODE_POSTGRES, PGX, PRISMA
 from bench.distance import add_arguments, chosen
 from bench.live import Live
 from bench.machine import load, machine, versions
@@ -139,7 +139,7 @@ def _no_time_for(name: str, plan: Plan, passed: float, pace: float = 1.0) -> str
 def _ready_programs(live: Live) -> list[str]:
     """Install and compile the load programs that are not yet, so that no workload's time has it; say what cannot be had."""
     missing = []
-    for program in (NODE_POSTGRES, PGX, JDBC):
+    for program in (NODE_POSTGRES, PGX, JDBC, PRISMA):
         live.now(f"making the load program of {program.name} ready")
         if (reason := program.missing()) is not None:
             missing.append(f"{program.name}: {reason}")

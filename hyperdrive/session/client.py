@@ -45,7 +45,7 @@ _NOT_IN_COPY: Final = frozenset({PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, QUERY, F
 
 
 # Transaction commands that need nobody to watch them while the journal has nothing to keep or to undo.
-_PLAIN_ENDS: Final = {Kind.BEGIN: replies.QUERY, Kind.COMMIT: replies.COMMIT, Kind.ROLLBACK: replies.QUERY}
+_PLAIN_ENDS: Final = {Kind.BEGIN: replies.QUERY, Kind.COMMIT: replies.COMMIT, Kind.ROLLBACK: replies.ROLLBACK}
 
 
 class ClientSession(Endings):

@@ -81,6 +81,14 @@ def _accepts(server: ServerSession) -> bool:
     return not any(entry.ends_scope and entry.action is not Action.SKIP for entry in server.queue)
 
 
+def _may_exit(entry: Expected) -> bool:
+    """Whether what is under way may end a failed transaction, or go back to a savepoint of it."""
+    if entry.watch is None:
+        return entry is replies.COMMIT or entry is replies.ROLLBACK
+    statements = entry.watch.statements
+    return statements is None or any(statement.kind in _EXITS for statement in statements)
+
+
 class Extended(Sharing):
     """The part of a client session that composes the messages of the extended protocol."""
 
@@ -192,7 +200,7 @@ class Extended(Sharing):
 
         It takes no Parse then but that of the transaction's end, so what it would say is said here: it looks at the statement first.
         """
-        if server.status != FAILED or server.queue:
+        if server.status != FAILED or any(map(_may_exit, server.queue)):
             return None
         if name:
             found = self.named(name[:NAME_BYTES])

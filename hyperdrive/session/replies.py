@@ -158,6 +158,9 @@ FUNCTION_CALL: Final = Expected("F")
 COMMIT: Final = Expected("Q")
 """A Query that is COMMIT alone, in a transaction of which nothing has to be remembered."""
 
+ROLLBACK: Final = Expected("Q")
+"""The same with ROLLBACK."""
+
 SKIP_CLOSE: Final = Expected("C", Action.SKIP)
 SKIP_SYNC: Final = Expected("S", Action.SKIP)
 SKIP_QUERY: Final = Expected("Q", Action.SKIP)

@@ -71,6 +71,11 @@ SCRIPTS = [
         say(parse("select v from t where id = $1", "s3") + describe_statement("s3") + S), *queries("begin"),
         say(parse("select 1/0", "s4") + bind("s4") + execute() + S), say(describe_statement("s3") + S), say(bind("s3", ["1"]) + execute() + S),
         *queries("rollback")]),
+    Script("the same in one write with what fails too", [
+        say(parse("begin work", "s1") + bind("s1") + execute() + S), *queries("selec"),
+        say(query("select 1") + parse("select 2", "s1") + S + bind("s1", ["1"]) + execute() + S + describe_statement("s1") + S, 4),
+        say(query("select 1") + query("rollback") + bind("s1", ["1"]) + execute() + S, 3),
+        *queries("begin", "savepoint a", "selec"), say(query("rollback to a") + bind("s1", ["1"]) + execute() + S, 2), *queries("rollback")]),
     Script("names that a failed transaction keeps", [
         say(parse("select 1", "s1") + S), *queries("begin", "select 1/0"),
         say(bind("s1") + execute() + S + parse("deallocate s1") + bind() + execute() + S + bind("s1") + execute() + S, 3),

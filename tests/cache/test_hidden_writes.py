@@ -185,3 +185,12 @@ async def test_a_commit_that_is_heard_of_before_its_text_is_done(scene: CachedSc
     assert ["INSERT 0 1", "COMMIT"] == replies.tags
     assert await is_served_right(scene, reader, T)
     await writer.read_until("Z")
+
+
+async def test_a_name_in_another_encoding(scene: CachedScene) -> None:
+    """The bytes of one table's name in LATIN1 are those of another's in UTF-8."""
+    await scene.sql('create table "ä" (id int); create table "Ã¤" (id int)')
+    sql = 'select count(*) from "Ã¤"'
+    reader, writer = await stored(scene, sql), await scene.client(client_encoding="LATIN1")
+    assert not (await writer.scope(query('insert into "Ã¤" values (1)'.encode("latin-1")))).errors
+    assert await is_served_right(scene, reader, sql)

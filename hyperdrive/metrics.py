@@ -63,6 +63,8 @@ class Saved(Enum):
     KNOWN = "known"
     CACHE = "cache"
 
+    __hash__ = object.__hash__  # Enum's own is a Python function, and the query path counts
+
 
 @dataclass(slots=True)
 class TrafficMetrics:

@@ -65,6 +65,9 @@ class Kind(Enum):
     MULTI = "multi"
     UNKNOWN = "unknown"
 
+    # A member is one object, and Enum's own hash is a Python function: the query path asks sets of kinds a dozen times per transaction.
+    __hash__ = object.__hash__
+
 
 class Command(Enum):
     """The word behind ``Kind.PLAIN``. VALUES and TABLE are SELECT, as their tag says."""

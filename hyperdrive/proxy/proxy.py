@@ -469,20 +469,21 @@ class Proxy:
         server.attach(opened.transport)
         if login.leftover:
             server.data_received(login.leftover)
-        await context.learn_defaults(server)
-        if context.cache is not None:
-            await self._ask_defaults(context.cache, server)
+        try:
+            await context.learn_defaults(server)
+            if context.cache is not None:
+                await self._ask_defaults(context.cache, server)
+        except BaseException:
+            # Nobody knows of it yet: if it is not closed here, it never is.
+            server.transport.abort()
+            raise
         return server
 
     async def _ask_defaults(self, cache: PoolCache, server: ServerConnection) -> None:
         """What a server's settings are before anyone changes them decides whose answers are alike (caching-rules §2)."""
         if cache.cache.is_on:
             server.session.noted = {}
-        try:
-            row = row_of(await server.ask(ASK))
-        except BaseException:
-            server.transport.abort()
-            raise
+        row = row_of(await server.ask(ASK))
         if row is not None:
             cache.logged_in(server, row)
 

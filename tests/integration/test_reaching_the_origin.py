@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import psycopg
 import pytest
@@ -10,6 +12,7 @@ from hyperdrive.pgwire.startup import PROTOCOL_3_0, PROTOCOL_3_2
 from hyperdrive.testing.fake_origin import FakeOrigin, FakeSession
 from hyperdrive.testing.postgres import Postgres
 from hyperdrive.testing.proxy import running_proxy
+from hyperdrive.testing.scene import eventually
 
 # Whoever reads the catalog connects as well, and connections are counted here.
 NO_CATALOG = {"cache": "off", "known_answers": False, "eager_commit": False}
@@ -63,6 +66,21 @@ async def test_a_refusal_in_clear_is_not_taken_for_one_over_tls() -> None:
             with pytest.raises(psycopg.OperationalError, match=r"no pg_hba\.conf entry"):
                 await psycopg.AsyncConnection.connect(proxy.url)
         assert 1 == len(origin.sessions)
+
+
+async def test_a_server_that_is_asked_for_its_defaults_when_the_pool_ends_is_closed() -> None:
+    """It is logged in and nobody's yet: who opens it has to close it, or its socket stays for as long as the process."""
+    async with FakeOrigin() as origin:
+        asked = asyncio.Event()
+
+        async def say_nothing(session: FakeSession) -> None:
+            asked.set()
+            await session.read()
+
+        origin.on("show", say_nothing)
+        async with running_proxy(origin.url, **NO_CATALOG):
+            await asyncio.wait_for(asked.wait(), 5)
+        await eventually(lambda: not origin.alive)
 
 
 async def test_nobody_is_trusted_behind_a_listener_that_is_open_to_the_network() -> None:

@@ -10,9 +10,32 @@ from hyperdrive.testing import backend
 from hyperdrive.testing.fake_origin import FakeOrigin, FakeSession
 from hyperdrive.testing.frontend import PROTOCOL_3_2, bind, execute, extended, parse, query, sync
 from hyperdrive.testing.scene import Scene, eventually
+from hyperdrive.testing.wire import WireConnection
 
 S = sync()
 SLEEP = "select pg_sleep(10)"
+
+
+def slow_statement(fake: FakeOrigin) -> tuple[asyncio.Event, asyncio.Event]:
+    """A statement ``slow`` and a cancel that take their time: until the first event the cancel connection stays open at the origin,
+    until the second the statement has no answer."""
+    held, answer = asyncio.Event(), asyncio.Event()
+    fake.cancel_hold = held
+
+    async def slow(session: FakeSession) -> None:
+        await answer.wait()
+        session.send(backend.row_description(["x"]), backend.data_row(["a"]), backend.complete("SELECT 1"))
+
+    fake.on("slow", slow)
+    return held, answer
+
+
+async def cancel_under_way(client: WireConnection, fake: FakeOrigin) -> asyncio.Future[bytes]:
+    """Cancel the slow statement that *client* has sent; the origin has the request when this returns."""
+    await eventually(lambda: any("slow" in text for s in fake.sessions for text in s.queries))
+    cancel = asyncio.ensure_future(client.cancel())
+    await eventually(lambda: fake.cancels, "the cancel reached the origin")
+    return cancel
 
 
 @pytest.mark.parametrize("version", [196608, PROTOCOL_3_2], ids=["3.0", "3.2"])
@@ -58,20 +81,11 @@ async def test_w50_a_late_cancel_hits_nobody_else(scene: Scene, pause: int) -> N
 
 async def test_w50_a_server_with_a_cancel_under_way_is_not_lent(fake_scene: Scene, fake: FakeOrigin) -> None:
     """The origin takes its time to close the cancel connection; until then the next client waits."""
-    held, answer = asyncio.Event(), asyncio.Event()
-    fake.cancel_hold = held
-
-    async def slow(session: FakeSession) -> None:
-        await answer.wait()
-        session.send(backend.row_description(["x"]), backend.data_row(["a"]), backend.complete("SELECT 1"))
-
-    fake.on("slow", slow)
+    held, answer = slow_statement(fake)
     await fake_scene.start(servers=1)
     a, b = await fake_scene.client(), await fake_scene.client()
     a.send(query("select slow"))
-    await eventually(lambda: any("slow" in text for s in fake.sessions for text in s.queries))
-    cancel = asyncio.ensure_future(a.cancel())
-    await eventually(lambda: fake.cancels, "the cancel reached the origin")
+    cancel = await cancel_under_way(a, fake)
     assert fake.cancels == [(fake.sessions[0].pid, fake.sessions[0].secret)]
     answer.set()
     assert (await a.read_until("Z")).rows == [("a",)]
@@ -86,19 +100,10 @@ async def test_w50_the_cancel_connection_is_closed_when_the_origin_has_the_reque
     fake_scene: Scene, fake: FakeOrigin
 ) -> None:
     """As PostgreSQL does: a program that waits for the end of it sends its next statement without fear."""
-    held, answer = asyncio.Event(), asyncio.Event()
-    fake.cancel_hold = held
-
-    async def slow(session: FakeSession) -> None:
-        await answer.wait()
-        session.send(backend.row_description(["x"]), backend.data_row(["a"]), backend.complete("SELECT 1"))
-
-    fake.on("slow", slow)
+    held, answer = slow_statement(fake)
     a = await fake_scene.client()
     a.send(query("select slow"))
-    await eventually(lambda: any("slow" in text for s in fake.sessions for text in s.queries))
-    cancel = asyncio.ensure_future(a.cancel())
-    await eventually(lambda: fake.cancels, "the cancel reached the origin")
+    cancel = await cancel_under_way(a, fake)
     await asyncio.sleep(0.05)
     assert not cancel.done()
     held.set()
@@ -109,24 +114,16 @@ async def test_w50_the_cancel_connection_is_closed_when_the_origin_has_the_reque
 
 async def test_w50_an_end_that_a_cancel_may_hit_is_not_told_ahead(fake_scene: Scene, fake: FakeOrigin) -> None:
     """The cancel was meant for the statement before; whether the ROLLBACK meets it, and then fails, the origin has to say."""
-    held, answer = asyncio.Event(), asyncio.Event()
-    fake.cancel_hold = held
-
-    async def slow(session: FakeSession) -> None:
-        await answer.wait()
-        session.send(backend.row_description(["x"]), backend.data_row(["a"]), backend.complete("SELECT 1"))
+    held, answer = slow_statement(fake)
 
     async def hit(session: FakeSession) -> None:
         session.send(backend.error("57014", "canceling statement due to user request"))
 
-    fake.on("slow", slow)
     await fake_scene.start(servers=1)
     a = await fake_scene.client()
     a.send(query("begin") + query("select slow"))
     assert (await a.read_until("Z")).tags == ["BEGIN"]
-    await eventually(lambda: any("slow" in text for s in fake.sessions for text in s.queries))
-    cancel = asyncio.ensure_future(a.cancel())
-    await eventually(lambda: fake.cancels, "the cancel reached the origin")
+    cancel = await cancel_under_way(a, fake)
     answer.set()
     assert (await a.read_until("Z")).rows == [("a",)]
     fake.on("rollback", hit)

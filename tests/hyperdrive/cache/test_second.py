@@ -134,6 +134,11 @@ class Process(CacheBench):
             self.connection.settle()
         return entry.body
 
+    def end(self) -> None:
+        """End in order, as heard by the store."""
+        self.second.close()
+        self.connection.settle()
+
 
 @pytest.fixture
 def server() -> Server:
@@ -323,8 +328,7 @@ def test_what_was_told_and_not_carried_out_counts_as_untold(server: Server) -> N
 def test_what_happened_before_the_database_had_a_name_is_told(server: Server) -> None:
     one = Process(server, mark=b"one")
     one.ask(b"key", 1)
-    one.second.close()
-    one.connection.settle()
+    one.end()
     again = Process(server, mark=b"one")
     shelf = again.second.shelf(again.domain)
     again.domain.touch([1])
@@ -339,8 +343,7 @@ def test_what_happened_before_the_database_had_a_name_is_told(server: Server) ->
 def test_a_process_that_was_closed_in_order_finds_its_answers_again(server: Server) -> None:
     one = Process(server, mark=b"one")
     one.ask(b"key", 1)
-    one.second.close()
-    one.connection.settle()
+    one.end()
     assert Process(server, mark=b"one").look(b"key", 1)[1] is not None
 
 
@@ -356,8 +359,7 @@ def test_one_that_was_not_does_not(server: Server, end: str) -> None:
     elif end == "was off":
         one.second.forget()
     if end != "killed":
-        one.second.close()
-    one.connection.settle()
+        one.end()
     again = Process(server, mark=b"another" if end == "another" else b"one")
     assert again.look(b"key", 1)[1] is None
 
@@ -366,8 +368,7 @@ def test_a_restarted_store_is_another_even_if_it_remembers(server: Server) -> No
     """A snapshot brings back what an event had taken away, and that the process was closed in order."""
     one = Process(server, mark=b"one")
     one.ask(b"key", 1)
-    one.second.close()
-    one.connection.settle()
+    one.end()
     remembered = dict(server.values)
     again = Process(server, mark=b"one")
     again.domain.touch([1])

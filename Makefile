@@ -43,7 +43,7 @@ $(VENV)/.drivers-stamp: pyproject.toml | $(PY)
 
 # The part in C (docs/compiled.md). pip has built it with the rest, so this is for sources that have changed since; a build that fails,
 # for want of a compiler or of the network, leaves what runs without it.
-LANE := hyperdrive/proxy/_lane.c $(wildcard $(addprefix hyperdrive/,cache/*.py pool/*.py proxy/*.py session/*.py sql/*.py)) setup.py
+LANE := $(wildcard $(addprefix hyperdrive/,proxy/_lane*.[ch] cache/*.py pool/*.py proxy/*.py session/*.py sql/*.py)) setup.py
 
 $(VENV)/.lane-stamp: $(LANE) | $(VENV)/.run-stamp
 	@$(PY) -c 'import sys; from hyperdrive.proxy import lane; sys.exit(not lane.IS_COMPILED)' \

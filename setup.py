@@ -18,6 +18,7 @@ WANTED = os.environ.get("HYPERDRIVE_COMPILED", "")
 LANE = Extension(
     "hyperdrive.proxy._lane",
     ["hyperdrive/proxy/_lane.c"],
+    depends=[f"hyperdrive/{name}" for name in mirrored.FILES if name.endswith(".h")],
     define_macros=[("HYPERDRIVE_SOURCES", f'"{mirrored.digest()}"')],
     extra_compile_args=["-O2"],
     optional=WANTED != "1",

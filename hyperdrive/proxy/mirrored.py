@@ -17,6 +17,11 @@ FILES: Final = (
     "cache/tags.py",
     "pool/pool.py",
     "proxy/_lane.c",
+    "proxy/_lane_answer.h",
+    "proxy/_lane_ask.h",
+    "proxy/_lane_asked.h",
+    "proxy/_lane_hit.h",
+    "proxy/_lane_objects.h",
     "proxy/answered.py",
     "proxy/asked.py",
     "proxy/cache.py",
@@ -42,7 +47,7 @@ FILES: Final = (
     "sql/introspection.py",
     "sql/verdict.py",
 )
-"""Below the package: the C source, and where what it repeats or reads stands."""
+"""Below the package: the C sources, and where what it repeats or reads stands."""
 
 FUNCTIONS: Final = (
     "cache/entry.py:Entry.is_valid",

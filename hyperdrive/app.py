@@ -1,6 +1,6 @@
 """The only place where things are wired together: settings become a running proxy.
 
-Knows every package; nothing but the command line, the library and tests knows it.
+Knows every package (``wiring`` says what their settings are); nothing but the command line, the library and tests knows it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import math
 import secrets
 import signal
 import socket
@@ -16,16 +15,11 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from hyperdrive.admin.console import Console
 from hyperdrive.admin.http import StatusServer, StatusSite
-from hyperdrive.cache.metrics import SecondMetrics
-from hyperdrive.cache.policy import Override, Policy
-from hyperdrive.cache.second import SecondLevel
 from hyperdrive.clock import SystemClock
 from hyperdrive.config.loader import Loader
 from hyperdrive.config.settings import Settings
@@ -36,38 +30,32 @@ from hyperdrive.control.fanout import Fanout
 from hyperdrive.control.peers import Peer, PeerServer, peer_path
 from hyperdrive.control.rows import LocalRows
 from hyperdrive.control.state import Control
-from hyperdrive.dsn import Dsn
 from hyperdrive.errors import ConfigError
-from hyperdrive.net.connect import Address
-from hyperdrive.net.contexts import ClientCertificates, Negotiation, SslMode, TlsPolicy, server_context
 from hyperdrive.net.listener import Listener, listen, listen_unix
-from hyperdrive.net.redis import RedisStore
 from hyperdrive.pgwire.passwords import OriginCredentials
-from hyperdrive.pgwire.startup import parse_options
 from hyperdrive.pool.interfaces import PoolKey
-from hyperdrive.pool.limits import Limits, LimitSettings
-from hyperdrive.pool.settings import PoolSettings
-from hyperdrive.proxy.auth import (
-    DEFAULT_AUTH_QUERY,
-    DirectorySettings,
-    PostgresAuthQuery,
-    UserDirectory,
-    auth_connector,
-    configured_users,
-)
-from hyperdrive.proxy.cache import CacheSettings, InTransactions, Mode
+from hyperdrive.pool.limits import Limits
+from hyperdrive.proxy.auth import DirectorySettings, UserDirectory, configured_users
 from hyperdrive.proxy.catalog import CatalogWatch, connector
-from hyperdrive.proxy.connect import Origin
 from hyperdrive.proxy.database import Database
-from hyperdrive.proxy.front_door import DoorSettings, FrontDoor
+from hyperdrive.proxy.front_door import FrontDoor
 from hyperdrive.proxy.guard import watch_loop
-from hyperdrive.proxy.proxy import Proxy, ProxySettings
+from hyperdrive.proxy.proxy import Proxy
 from hyperdrive.proxy.sweep import Sweeper
-from hyperdrive.session.handshake import HandshakePolicy, Method
-from hyperdrive.session.login import ChannelBinding
-from hyperdrive.session.pipe import Eager, Switches
-from hyperdrive.sql.catalog import Declarations
 from hyperdrive.tasks import spawn
+from hyperdrive.wiring import (
+    auth_query,
+    cache_settings,
+    declarations_of,
+    door_settings,
+    limit_settings,
+    lost_seconds,
+    origin_of,
+    passwords,
+    pool_settings,
+    proxy_settings,
+    second_level,
+)
 
 log = logging.getLogger("hyperdrive.app")
 
@@ -79,32 +67,6 @@ PERIOD_SECONDS: Final = 60.0
 """Over what the averages of SHOW STATS are taken; PgBouncer's stats_period."""
 
 STOP_SOON: Final = "soon"
-
-
-def origin_of(dsn: Dsn, settings: Settings) -> Origin:
-    """How the origin of a connection string is reached."""
-    parameters = dict(parse_options(dsn.options.encode())) if dsn.options else {}
-    return Origin(
-        addresses=tuple(Address(host.host, host.port, host.hostaddr or None) for host in dsn.hosts),
-        tls=TlsPolicy(
-            mode=SslMode(dsn.sslmode),
-            negotiation=Negotiation(dsn.sslnegotiation),
-            root_cert=dsn.sslrootcert or None,
-            cert=dsn.sslcert or None,
-            key=dsn.sslkey or None,
-            password=dsn.sslpassword or None,
-            crl=dsn.sslcrl or None,
-            crl_dir=dsn.sslcrldir or None,
-            min_version=dsn.ssl_min_protocol_version,
-            max_version=dsn.ssl_max_protocol_version,
-            sni=dsn.sslsni,
-        ),
-        channel_binding=ChannelBinding(dsn.channel_binding),
-        connect_seconds=settings.connect_timeout,
-        login_seconds=settings.server_login_timeout,
-        options=settings.socket_options(),
-        parameters=parameters,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +111,13 @@ class App:
         self._mock_key = mock_key or secrets.token_bytes(32)
         self._stop = asyncio.Event()
         self._stop_how = ""
-        self._door = self._door_settings(self.settings)
+        self._door = door_settings(self.settings, self._mock_key)
         self.proxy = self._make_proxy()
         self._sweeper = Sweeper(self.proxy)
         self.proxy.idle_timeout_set = self._sweeper.look_soon
         self._watches: list[CatalogWatch] = []
         self.proxy.cache.wanted = self._keep_catalog
-        self._shared = self._second_level(self.settings)
+        self._shared = second_level(self.settings, self.proxy.cache, self.member.number)
         rows = LocalRows(self.proxy, lambda: self.whole, PoolKey(self.dsn.database, self.dsn.user))
         peers = [
             Peer(self.member.directory, number) for number in range(self.member.count) if number != self.member.number
@@ -180,85 +142,22 @@ class App:
         settings, dsn = self.settings, self.dsn
         clock = SystemClock()
         directory = UserDirectory(
-            configured_users(dsn, _passwords(settings)),
+            configured_users(dsn, passwords(settings)),
             process_secret=self._mock_key,
             origin=OriginCredentials(dsn.user.encode(), dsn.password.encode()) if dsn.password is not None else None,
-            auth_query=self._auth_query(settings),
+            auth_query=auth_query(dsn, settings),
             settings=DirectorySettings(scram_iterations=settings.scram_iterations),
             clock=clock,
         )
         return Proxy(
             origin_of(dsn, settings),
             directory,
-            self._proxy_settings(settings),
-            _pool_settings(settings),
+            proxy_settings(settings, self.member.number),
+            pool_settings(settings),
             clock,
-            Limits(_limits(settings), now=clock.now),
-            cache=_cache_settings(settings),
+            Limits(limit_settings(settings), now=clock.now),
+            cache=cache_settings(settings),
         )
-
-    def _auth_query(self, settings: Settings) -> PostgresAuthQuery | None:
-        if not settings.auth_query:
-            return None
-        dsn = self.dsn
-        target = dsn.with_database(settings.auth_dbname or dsn.database)
-        if settings.auth_user:
-            target = target.with_user(settings.auth_user, _passwords(settings).get(settings.auth_user))
-        text = DEFAULT_AUTH_QUERY if settings.auth_query == "default" else settings.auth_query
-        return PostgresAuthQuery(auth_connector(target, origin_of(dsn, settings).tls), text)
-
-    def _proxy_settings(self, settings: Settings) -> ProxySettings:
-        return ProxySettings(
-            max_clients=settings.max_client_connections,
-            max_statements=settings.max_prepared_statements,
-            pin_unknown=settings.pin_unknown,
-            switches=Switches(
-                hold_begin=settings.hold_begin,
-                eager_rollback=Eager(settings.eager_rollback),
-                eager_commit=settings.eager_commit,
-                local_settings=settings.local_settings,
-                known_statements=settings.known_statements,
-                known_answers=settings.known_answers,
-            ),
-            write_high=settings.write_buffer_size,
-            worker=self.member.number,
-            database_names={name: settings.database(name).dbname for name in settings.databases},
-        )
-
-    def _door_settings(self, settings: Settings) -> DoorSettings:
-        context: Any = None
-        if settings.tls_cert:
-            method_is_cert = settings.auth_method == "cert"
-            context = server_context(
-                settings.tls_cert,
-                settings.tls_key or None,
-                client_ca=settings.tls_client_ca or None,
-                client_certificates=ClientCertificates.REQUIRED if method_is_cert else ClientCertificates.OPTIONAL,
-            )
-        return DoorSettings(
-            policy=HandshakePolicy(
-                mock_key=self._mock_key,
-                method=Method(settings.auth_method or "scram"),
-                tls_available=context is not None,
-                require_tls=settings.tls_require,
-                scram_iterations=settings.scram_iterations,
-            ),
-            tls=context,
-            login_seconds=settings.client_login_timeout,
-        )
-
-    def _second_level(self, settings: Settings) -> RedisStore | None:
-        """Also while the cache is off: what is written then is not noted, and whoever comes later must know."""
-        if not settings.cache_redis:
-            return None
-        shared = RedisStore(settings.cache_redis, answer_seconds=settings.cache_redis_timeout)
-        cache = self.proxy.cache
-        has_place = cache.is_on and all(address.port for address in settings.listen)
-        place = f"{', '.join(map(str, settings.listen))} {self.member.number}".encode()
-        second = SecondLevel(shared, SecondMetrics(), cache.now, mark=process_mark(place) if has_place else b"")
-        shared.up, shared.down = second.up, second.down
-        cache.second = second
-        return shared
 
     async def reload(self) -> str:
         """Read the configuration, certificates included, again; clients and transactions go on.
@@ -274,23 +173,23 @@ class App:
         whole = replace(found.settings, origin=self.dsn, listen=self.whole.listen, admin_listen=self.whole.admin_listen)
         settings = self.member.share(whole)
         # All that can fail comes first.
-        door = self._door_settings(settings)
+        door = door_settings(settings, self._mock_key)
         origin = origin_of(self.dsn, settings)
         if origin.tls.starts_with_tls:
             _ = origin.tls.context
         query_is_new = settings.auth_query != self.settings.auth_query
         self._loaded, self.whole, self.settings, self._door = found.settings, whole, settings, door
         proxy = self.proxy
-        proxy.change(origin, self._proxy_settings(settings), _pool_settings(settings))
-        proxy.pools.limits.change(_limits(settings))
-        proxy.change_cache(_cache_settings(settings))
+        proxy.change(origin, proxy_settings(settings, self.member.number), pool_settings(settings))
+        proxy.pools.limits.change(limit_settings(settings))
+        proxy.change_cache(cache_settings(settings))
         for watch in self._watches:
-            watch.change(poll_seconds=settings.catalog_poll, lost_seconds=_lost_seconds(settings))
-        proxy.directory.replace_users(configured_users(self.dsn, _passwords(settings)))
+            watch.change(poll_seconds=settings.catalog_poll, lost_seconds=lost_seconds(settings))
+        proxy.directory.replace_users(configured_users(self.dsn, passwords(settings)))
         self._sweeper.change(settings.client_idle_timeout, settings.idle_transaction_timeout)
         logging.getLogger("hyperdrive").setLevel(settings.log_level.upper())
         if query_is_new:
-            await proxy.directory.replace_auth_query(self._auth_query(settings))
+            await proxy.directory.replace_auth_query(auth_query(self.dsn, settings))
         changed = ", ".join(found.changed) or "nothing"
         log.info("= configuration read again; changed: %s", changed)
         if found.needs_restart:
@@ -454,82 +353,11 @@ class App:
             self.proxy.clock,
             poll_seconds=settings.catalog_poll,
             declarations=declarations_of(settings),
-            lost_seconds=_lost_seconds(settings),
+            lost_seconds=lost_seconds(settings),
         )
         database.watch(watch.end_epoch, watch.doubt)
         self._watches.append(watch)
         watch.start(database.name)
-
-
-def process_mark(place: bytes) -> bytes:
-    """What names the process that listens at *place*, also when it is started again; empty where nothing does.
-
-    Names of hosts and addresses of containers come twice; a machine that has been running since a certain moment does not.
-    """
-    try:
-        booted = Path("/proc/sys/kernel/random/boot_id").read_bytes()
-    except OSError:
-        return b""
-    return blake2b(booted + socket.gethostname().encode() + b"/" + place, digest_size=16).hexdigest().encode()
-
-
-def _passwords(settings: Settings) -> dict[str, str]:
-    return {name: user.password for name, user in settings.users.items() if user.password}
-
-
-def _pool_settings(settings: Settings) -> Callable[[PoolKey], PoolSettings]:
-    origin_names = {settings.database(name).dbname: name for name in settings.databases}
-    return lambda key: settings.pool(key.user, origin_names.get(key.database, key.database))
-
-
-def _lost_seconds(settings: Settings) -> float | None:
-    """Entries that may serve while the origin is away must not go because it is."""
-    return math.inf if settings.stale_if_error > 0 else None
-
-
-def declarations_of(settings: Settings) -> Declarations:
-    """What the operator vouches for towards the cache."""
-    functions = {}
-    for one in settings.cache_functions:
-        name, _, tables = one.partition("=")
-        functions[name] = tuple(filter(None, tables.split("+")))
-    return Declarations(
-        trust_immutable=settings.cache_trust_immutable,
-        types=frozenset(settings.cache_types),
-        functions=functions,
-        no_clock_words_in_data=settings.cache_clean_dates,
-        age_only=settings.cache_age_only,
-    )
-
-
-def _cache_settings(settings: Settings) -> CacheSettings:
-    return CacheSettings(
-        mode=Mode(settings.cache),
-        size_bytes=settings.cache_size,
-        entry_bytes=settings.cache_entry_size,
-        policy=Policy(settings.max_age, settings.stale_while_revalidate, settings.stale_if_error),
-        tables=tuple(
-            (pattern, Override(own.max_age, own.stale_while_revalidate, own.stale_if_error, own.cache))
-            for pattern, own in settings.tables.items()
-        ),
-        in_transactions=InTransactions(settings.cache_in_transactions),
-        knows=settings.known_answers or settings.eager_commit,
-        uses=lambda key: settings.uses_cache(key.user, key.database),
-    )
-
-
-def _limits(settings: Settings) -> LimitSettings:
-    return LimitSettings(
-        total=settings.max_server_connections,
-        per_database=settings.max_db_connections,
-        per_user=settings.max_user_connections,
-        users={name: settings.max_connections_of(name) for name in settings.users},
-        databases={
-            settings.database(name).dbname: own.max_db_connections
-            for name, own in settings.databases.items()
-            if own.max_db_connections is not None
-        },
-    )
 
 
 def client_url(settings: Settings, port: int) -> str:

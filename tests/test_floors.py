@@ -39,6 +39,7 @@ FLOORS = {
     "hyperdrive.config": 5,
     "hyperdrive.admin": 5,
     "hyperdrive.control": 5.5,
+    "hyperdrive.wiring": 5.5,
     "hyperdrive.app": 6,
     "hyperdrive.embed": 7,
     "hyperdrive.workers": 7,

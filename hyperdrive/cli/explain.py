@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import asyncpg
 
-from hyperdrive.app import declarations_of
 from hyperdrive.cli.common import driver_arguments, say, settings
 from hyperdrive.config import Settings
 from hyperdrive.dsn import Dsn
@@ -26,6 +25,7 @@ from hyperdrive.sql.resolve import resolve
 from hyperdrive.sql.rules import Refused
 from hyperdrive.sql.verdict import Reason
 from hyperdrive.sql.writes import targets
+from hyperdrive.wiring import declarations_of
 
 _UNKNOWN = {
     Reason.DOES_NOT_PARSE: "PostgreSQL's parser refuses it, so nothing is assumed; the origin decides",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hyperdrive.app import declarations_of
 from hyperdrive.config.loader import loader_for
 from hyperdrive.errors import ConfigError
 from hyperdrive.sql.catalog import Declarations
+from hyperdrive.wiring import declarations_of
 
 
 def test_declarations_come_from_the_settings() -> None:

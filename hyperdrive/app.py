@@ -55,6 +55,7 @@ from hyperdrive.wiring import (
     pool_settings,
     proxy_settings,
     second_level,
+    socket_options,
 )
 
 log = logging.getLogger("hyperdrive.app")
@@ -242,7 +243,7 @@ class App:
                     address.port,
                     partial(self._front_door, is_loopback=address.is_loopback),
                     reuse_port=several,
-                    options=settings.socket_options(),
+                    options=socket_options(settings),
                 )
             )
         if member.unix_socket is not None:

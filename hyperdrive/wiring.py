@@ -15,15 +15,17 @@ from ssl import SSLContext
 from hyperdrive.cache.metrics import SecondMetrics
 from hyperdrive.cache.policy import Override, Policy
 from hyperdrive.cache.second import SecondLevel
+from hyperdrive.config.entries import UserSettings
 from hyperdrive.config.settings import Settings
 from hyperdrive.dsn import Dsn
 from hyperdrive.net.connect import Address
 from hyperdrive.net.contexts import ClientCertificates, Negotiation, SslMode, TlsPolicy, server_context
 from hyperdrive.net.redis import RedisStore
+from hyperdrive.net.transport import SocketOptions
 from hyperdrive.pgwire.startup import parse_options
 from hyperdrive.pool.interfaces import PoolKey
 from hyperdrive.pool.limits import LimitSettings
-from hyperdrive.pool.settings import PoolSettings
+from hyperdrive.pool.settings import PoolMode, PoolSettings
 from hyperdrive.proxy.auth import DEFAULT_AUTH_QUERY, PostgresAuthQuery, auth_connector
 from hyperdrive.proxy.cache import Cache, CacheSettings, InTransactions, Mode
 from hyperdrive.proxy.connect import Origin
@@ -56,7 +58,7 @@ def origin_of(dsn: Dsn, settings: Settings) -> Origin:
         channel_binding=ChannelBinding(dsn.channel_binding),
         connect_seconds=settings.connect_timeout,
         login_seconds=settings.server_login_timeout,
-        options=settings.socket_options(),
+        options=socket_options(settings),
         parameters=parameters,
     )
 
@@ -153,10 +155,50 @@ def passwords(settings: Settings) -> dict[str, str]:
     return {name: user.password for name, user in settings.users.items() if user.password}
 
 
+def pool_of(settings: Settings, user: str, database: str) -> PoolSettings:
+    """How the pool of a pair behaves: the user's own settings, then the database's, then those for all."""
+    own = settings.users.get(user) or UserSettings()
+    of_database = settings.database(database)
+    return PoolSettings(
+        pool_size=of_database.pool_size or settings.pool_size,
+        min_size=of_database.min_pool_size or 0,
+        mode=PoolMode(own.pool_mode or of_database.pool_mode),
+        query_wait_timeout=settings.query_wait_timeout,
+        server_lifetime=settings.server_lifetime,
+        server_idle_timeout=settings.server_idle_timeout,
+        server_check_delay=settings.server_check_delay,
+        probe_timeout=settings.server_check_timeout,
+        connect_timeout=_connect_timeout(settings),
+        login_timeout=settings.server_login_timeout,
+        backoff_first=settings.backoff_first,
+        backoff_max=settings.backoff_max,
+        refused_retry=settings.refused_retry,
+        max_connecting=settings.max_connecting,
+        unused_pool_timeout=settings.pool_idle_timeout,
+    )
+
+
+def _connect_timeout(settings: Settings) -> float:
+    """The connection string may ask for less than the setting; 0 is no limit."""
+    ours, theirs = settings.connect_timeout, settings.origin.connect_timeout if settings.origin else None
+    return min(ours or theirs, theirs) if theirs else ours
+
+
+def socket_options(settings: Settings) -> SocketOptions:
+    """What is set on every TCP socket."""
+    return SocketOptions(
+        keepalive=settings.tcp_keepalive,
+        keepalive_idle_seconds=settings.tcp_keepalive_idle,
+        keepalive_interval_seconds=settings.tcp_keepalive_interval,
+        keepalive_count=settings.tcp_keepalive_count,
+        user_timeout_seconds=settings.tcp_user_timeout,
+    )
+
+
 def pool_settings(settings: Settings) -> Callable[[PoolKey], PoolSettings]:
     """How the pool of a key behaves. Keys have the origin's names of databases, settings those that clients ask for."""
     origin_names = {settings.database(name).dbname: name for name in settings.databases}
-    return lambda key: settings.pool(key.user, origin_names.get(key.database, key.database))
+    return lambda key: pool_of(settings, key.user, origin_names.get(key.database, key.database))
 
 
 def lost_seconds(settings: Settings) -> float | None:

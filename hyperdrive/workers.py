@@ -21,7 +21,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Final
 
 import uvloop
@@ -29,6 +28,7 @@ import uvloop
 from hyperdrive.app import DRAIN_SECONDS, App, Membership, client_url, keep_for_good
 from hyperdrive.config.loader import Loader
 from hyperdrive.config.settings import Settings
+from hyperdrive.config.shares import share
 from hyperdrive.config.units import Address
 from hyperdrive.errors import ConfigError, HyperdriveError
 from hyperdrive.net.listener import bind_unix
@@ -43,51 +43,6 @@ STOP_SECONDS: Final = DRAIN_SECONDS + 5.0
 """After a signal; then what is left is killed."""
 
 _FORWARDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-def share(settings: Settings, number: int, count: int) -> Settings:
-    """The part of worker *number*: limits are divided so that all parts together are what was configured; 0 stays no limit.
-
-    Raises:
-        ConfigError: a limit is smaller than the number of workers.
-    """
-
-    def part(total: int, key: str, *, least: int = 1) -> int:
-        if 0 < total < count and least:
-            raise ConfigError(f"workers: {count} workers cannot share {key} = {total}; each needs at least 1")
-        return total // count + (number < total % count)
-
-    def maybe_part(total: int | None, key: str, *, least: int = 1) -> int | None:
-        return None if total is None else part(total, key, least=least)
-
-    databases = {
-        name: replace(
-            own,
-            pool_size=maybe_part(own.pool_size, f"databases.{name}.pool_size"),
-            min_pool_size=maybe_part(own.min_pool_size, f"databases.{name}.min_pool_size", least=0),
-            max_db_connections=maybe_part(own.max_db_connections, f"databases.{name}.max_db_connections"),
-        )
-        for name, own in settings.databases.items()
-    }
-    users = {
-        name: replace(
-            own, max_user_connections=maybe_part(own.max_user_connections, f"users.{name}.max_user_connections")
-        )
-        for name, own in settings.users.items()
-    }
-    return replace(
-        settings,
-        pool_size=part(settings.pool_size, "pool_size"),
-        min_pool_size=part(settings.min_pool_size, "min_pool_size", least=0),
-        max_client_connections=part(settings.max_client_connections, "max_client_connections"),
-        max_db_connections=part(settings.max_db_connections, "max_db_connections"),
-        max_user_connections=part(settings.max_user_connections, "max_user_connections"),
-        max_server_connections=part(settings.max_server_connections, "max_server_connections"),
-        cache_size=part(settings.cache_size, "cache_size"),
-        cache_entry_size=min(settings.cache_entry_size, settings.cache_size // count),
-        databases=MappingProxyType(databases),
-        users=MappingProxyType(users),
-    )
 
 
 @dataclass(slots=True)

@@ -17,18 +17,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from hyperdrive.config.settings import (
+from hyperdrive.config.entries import (
     DATABASE_MEANINGS,
-    MEANINGS,
     TABLE_MEANINGS,
     USER_MEANINGS,
     DatabaseSettings,
-    Meaning,
-    Settings,
     TableSettings,
     UserSettings,
-    flag_of,
 )
+from hyperdrive.config.meaning import Meaning
+from hyperdrive.config.settings import MEANINGS, Settings, flag_of
 from hyperdrive.dsn import password_from_file
 from hyperdrive.errors import ConfigError
 from hyperdrive.pgwire import scram

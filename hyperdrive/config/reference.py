@@ -9,7 +9,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from hyperdrive.config.settings import DATABASE_MEANINGS, DEFAULTS, MEANINGS, TABLE_MEANINGS, USER_MEANINGS, Meaning
+from hyperdrive.config.entries import DATABASE_MEANINGS, TABLE_MEANINGS, USER_MEANINGS
+from hyperdrive.config.meaning import Meaning
+from hyperdrive.config.settings import DEFAULTS, MEANINGS
 from hyperdrive.config.units import DURATION, FLAG, SIZE, TEXT
 from hyperdrive.dsn import IGNORED, UNSUPPORTED
 

@@ -1,4 +1,4 @@
-"""The settings of one pool, each with the precedent of its default. Filled by ``config``; never changed in place.
+"""The settings of one pool, each with the precedent of its default. Filled by ``wiring``; never changed in place.
 
 All times are seconds; 0 switches a time-out off, as in PgBouncer (pgbouncer.org/config.html).
 """

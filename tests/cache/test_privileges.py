@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from hyperdrive.config.settings import UserSettings
+from hyperdrive.config.entries import UserSettings
 from hyperdrive.testing.cached import CachedScene
 from hyperdrive.testing.databases import run_sql
 from hyperdrive.testing.frontend import bind, execute, parse, sync

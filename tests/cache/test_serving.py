@@ -300,7 +300,7 @@ async def test_a_refresh_has_the_identity_of_the_session(scene: CachedScene) -> 
 
 
 async def test_policies_of_tables(scene: CachedScene) -> None:
-    from hyperdrive.config.settings import TableSettings
+    from hyperdrive.config.entries import TableSettings
 
     await scene.start(
         tables={

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import scramp
 
-from hyperdrive.config.settings import UserSettings
+from hyperdrive.config.entries import UserSettings
 from hyperdrive.proxy.auth import DEFAULT_AUTH_QUERY
 from hyperdrive.testing.certs import Authority
 from hyperdrive.testing.postgres import APP_DATABASE, APP_PASSWORD, APP_USER, Postgres

@@ -14,8 +14,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from hyperdrive.app import App
+from hyperdrive.config.entries import UserSettings
 from hyperdrive.config.loader import Loader
-from hyperdrive.config.settings import UserSettings
 from hyperdrive.testing import frontend, wire
 from hyperdrive.testing.certs import Authority
 from hyperdrive.testing.postgres import APP_PASSWORD, APP_USER, Postgres

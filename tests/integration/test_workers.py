@@ -18,11 +18,12 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from hyperdrive.config.settings import DatabaseSettings, Settings
+from hyperdrive.config.entries import DatabaseSettings
+from hyperdrive.config.settings import Settings
+from hyperdrive.config.shares import share
 from hyperdrive.errors import ConfigError
 from hyperdrive.testing.postgres import APP_PASSWORD, APP_USER, Postgres
 from hyperdrive.testing.scene import eventually
-from hyperdrive.workers import share
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -12,6 +12,7 @@ from hyperdrive.config import Address, Loader, Settings, loader_for
 from hyperdrive.config.units import DURATION
 from hyperdrive.errors import ConfigError
 from hyperdrive.pool.settings import PoolMode, PoolSettings
+from hyperdrive.wiring import pool_of
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def mistakes(file: Path | None = None, flags: dict[str, object] | None = None, *
 def test_nothing_given_is_the_defaults() -> None:
     assert load() == Settings()
     assert Settings().listen == (Address("127.0.0.1", 6543),)
-    assert Settings().pool("u", "d") == PoolSettings()
+    assert pool_of(Settings(), "u", "d") == PoolSettings()
 
 
 def test_later_places_win(config: Path) -> None:
@@ -135,17 +136,17 @@ def test_databases_and_users_differ_where_they_say_so(config: Path) -> None:
     assert settings.database("reports").max_db_connections == 4
     assert settings.database("other").dbname == "other"
     assert settings.users["plain"].password == "secret"
-    assert settings.pool("plain", "other").mode is PoolMode.SESSION
-    assert settings.pool("plain", "reports").mode is PoolMode.STATEMENT
-    assert settings.pool("batch", "reports").mode is PoolMode.TRANSACTION
-    assert (settings.pool("batch", "reports").pool_size, settings.pool("batch", "other").pool_size) == (1, 20)
+    assert pool_of(settings, "plain", "other").mode is PoolMode.SESSION
+    assert pool_of(settings, "plain", "reports").mode is PoolMode.STATEMENT
+    assert pool_of(settings, "batch", "reports").mode is PoolMode.TRANSACTION
+    assert (pool_of(settings, "batch", "reports").pool_size, pool_of(settings, "batch", "other").pool_size) == (1, 20)
     assert [settings.max_connections_of(user) for user in ("plain", "batch", "nobody")] == [9, 0, 9]
 
 
 def test_a_small_pool_lowers_the_warm_minimum(config: Path) -> None:
     """``min_pool_size`` for all does not make a smaller pool of one database an error."""
     config.write_text("min_pool_size = 10\n[databases.d]\npool_size = 3\n")
-    assert load(config).pool("u", "d").min_size == 3
+    assert pool_of(load(config), "u", "d").min_size == 3
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_a_small_pool_lowers_the_warm_minimum(config: Path) -> None:
 )
 def test_the_shorter_connect_timeout_counts(ours: str, theirs: str, expected: float) -> None:
     settings = load(flags={"connect_timeout": ours, "origin": f"postgresql://u@h/?connect_timeout={theirs}"})
-    assert settings.pool("u", "d").connect_timeout == expected
+    assert pool_of(settings, "u", "d").connect_timeout == expected
 
 
 def test_reload_changes_what_may_change_and_says_what_may_not(config: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import hyperdrive
 from hyperdrive.config import reference
-from hyperdrive.config.settings import DATABASE_MEANINGS, DEFAULTS, MEANINGS, USER_MEANINGS, Settings, shown
+from hyperdrive.config.entries import DATABASE_MEANINGS, USER_MEANINGS
+from hyperdrive.config.settings import DEFAULTS, MEANINGS, Settings, shown
 from hyperdrive.dsn import parse_dsn
 
 PAGE = Path(hyperdrive.__file__).parent.parent / "docs" / "settings.md"

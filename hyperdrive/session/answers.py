@@ -115,6 +115,8 @@ class Answers(PreparedOurs):
         if reply is None:
             return None
         self.unnamed = None  # as any Query does
+        if self.held is not None and (verdict is None or verdict.kind is not Kind.EMPTY):
+            self.held.portal = b""
         return reply + self.ready, index + 1
 
     def _local_scope(self, start: int) -> tuple[bytes, int] | None:
@@ -128,6 +130,8 @@ class Answers(PreparedOurs):
         ours = self._ours_scope(scope, ops[end][0], self._set_ours, in_block=self.block is not None)
         if ours is not None:
             reply: bytes | None = ours
+            if self.held is not None and BIND in kinds:
+                self.held.portal = b""
         elif kinds in ASKS:
             reply = self._ask_scope(scope)
         elif ops[end][0] == FLUSH:
@@ -192,7 +196,10 @@ class Answers(PreparedOurs):
         assert single is not None
         described = self._description(single)
         self._leave_parsed(scope)
-        return tell_scope(scope, described, self._local(verdict))
+        reply = tell_scope(scope, described, self._local(verdict))
+        if self.held is not None:
+            self.held.ran(single)
+        return reply
 
     def _may_answer(self, verdict: Verdict, behind: int) -> bool:
         """Whether the statement needs no server; *behind* is the index of what follows its scope.

@@ -293,6 +293,8 @@ class ClientSession(Endings):
         self.close_portal()
         if self.live is not None:
             self._portal_behind = b""
+        elif self.held is not None:
+            self.held.portal = b""
 
     def close_portal(self) -> None:
         """A whole batch has made and used up the unnamed portal."""

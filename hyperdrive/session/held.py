@@ -41,12 +41,15 @@ class _Item(NamedTuple):
 class Held:
     """BEGIN and what followed it, in the client's order; *label* is what the client wanted when it began."""
 
-    __slots__ = ("_items", "_read_at", "label")
+    __slots__ = ("_items", "_read_at", "label", "portal")
 
     def __init__(self, begin: Statement, told: Mapping[bytes, bytes], label: Label) -> None:
         self._items = [_Item(begin, told)]
         self.label = label
         self._read_at = 0
+        self.portal: bytes | None = b""
+        """The unnamed portal that the client believes in: ``None`` is that of what was held last, empty is none, and anything else is a
+        text whose run leaves one like it."""
 
     @property
     def statements(self) -> list[Statement]:
@@ -140,12 +143,28 @@ class Held:
         self._read_at = min(self._read_at, len(self._items))
         return self._items[at].told
 
+    def ran(self, statement: Statement) -> None:
+        """*statement* was answered in it, by the extended protocol: at the origin it would have left its portal.
+
+        There is one to the end of the transaction, which says that it cannot be run again, and in a failed one what any statement is told.
+        """
+        if statement is self._items[-1].statement:
+            self.portal = None
+        elif statement.kind is Kind.SHOW:
+            self.portal = statement.sql
+        else:
+            self.portal = b"" if statement.kind is Kind.ROLLBACK_TO else _STANDS_IN
+
     def compose(self) -> tuple[bytes, list[Expected]]:
         """The messages that carry all this out on a server, and what they cause there."""
         texts = [item.statement.sql for item in self._items]
         if self._read_at:
             texts.insert(self._read_at, b"SELECT 1")
-        return b"".join(map(_run, texts)) + _CLOSE, list(_STEPS) * len(texts) + [replies.HELD_CLOSE]
+        data, entries = b"".join(map(_run, texts)), list(_STEPS) * len(texts)
+        if self.portal is None:
+            return data, entries
+        last, its_entries = portal_behind(self.portal)
+        return data + last, entries + its_entries
 
 
 @lru_cache(512)
@@ -166,7 +185,9 @@ def _run_apart(sql: bytes) -> bytes:
 
 
 _CLOSE: Final = messages.close(b"P")
-"""Its portal would outlive it, and the client has none."""
+"""The portal of a run would outlive it, and the client has none."""
+_STANDS_IN: Final = b"UNLISTEN _hd"
+"""Does nothing, takes no snapshot, also on a standby, and leaves the portal of a statement that gives no rows."""
 _STEPS: Final = (replies.HELD_PARSE, replies.HELD_BIND, replies.HELD_EXECUTE)
 
 

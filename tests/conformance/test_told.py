@@ -85,6 +85,16 @@ SCRIPTS = [
                           extended("set work_mem = '3MB'") + S, query("set work_mem = '3MB'") + parse("select 1", "s1") + S)
         for step in (*queries("begin"), say(extended("select generate_series(1, 3)", limit=1) + S), say(told, 1 + told.count(b"s1")),
                      say(execute(limit=1) + S), *queries("rollback", "deallocate all"))]]),
+    Script("the unnamed portal of what was held", [
+        *queries("set work_mem = '3MB'", "reset work_mem"), *[
+        step for held in (
+            [extended("begin")], [query("begin"), extended("savepoint a")], [extended("begin"), query("savepoint a")],
+            [extended("begin"), query("")], [query("begin"), query("savepoint a"), extended("release a")],
+            [query("begin"), query("savepoint a"), extended("rollback to a")], [query("begin"), extended("show timezone")],
+            [query("begin"), extended("set work_mem = '3MB'")], [query("begin"), extended("deallocate all")])
+        for first in (b"", parse("selec"), parse("select 1", "s1"), query("select 1/0"))
+        for step in (*[say(data if data[:1] == b"Q" else data + S) for data in held], say(first if first[:1] == b"Q" else first + S),
+                     say(describe_portal() + S), say(execute() + S), say(execute() + S), *queries("rollback", "deallocate all"))]]),
     Script("BEGIN in one write with what it is for", [
         say(query("begin") + extended("select 1") + S, 2), *queries("commit"),
         say(query("begin") + extended("select 1/0") + S, 2), *queries("commit"),

@@ -10,15 +10,15 @@ BEGUN = backend("C BEGIN", "Z T")
 ROW = backend("T x", "D 1", "C SELECT 1")
 
 
-def ahead(*statements: str) -> bytes:
-    """What carries held statements to the server."""
+def ahead(*statements: str, closes: bool = True) -> bytes:
+    """What carries held statements to the server; without *closes*, the last of them was sent by the extended protocol."""
     runs = [messages.parse(b"", sql.encode()) + messages.bind(b"", b"") + messages.execute() for sql in statements]
-    return b"".join(runs) + messages.close(b"P")
+    return b"".join(runs) + (messages.close(b"P") if closes else b"")
 
 
-def carried(*tags: str) -> bytes:
+def carried(*tags: str, closes: bool = True) -> bytes:
     """What the server says to that."""
-    return b"".join(backend("1", "2", f"C {tag}") for tag in tags) + backend("3")
+    return b"".join(backend("1", "2", f"C {tag}") for tag in tags) + (backend("3") if closes else b"")
 
 
 def apart(sql: str) -> bytes:

@@ -6,7 +6,7 @@ from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
 from hyperdrive.session.pipe import Eager, Switches
 from hyperdrive.sql.verdict import Isolation
-from hyperdrive.testing.frontend import parse, query, sync
+from hyperdrive.testing.frontend import execute, parse, query, sync
 from hyperdrive.testing.playbook import VIEW, Playbook, backend, make_pipe
 from tests.hyperdrive.session.holding import BEGUN, ROW, accept, ahead, apart, begin, carried, extended, live
 
@@ -44,13 +44,38 @@ def test_begin_in_the_extended_protocol_is_answered_message_by_message() -> None
         book.a.sends(extended("begin"))
         book.a.gets(backend("1", "2", "n", "C BEGIN", "Z T"))
         book.a.sends(extended("select 1"))
-        book.server.gets(ahead("begin"), extended("select 1"))
-        book.server.sends(carried("BEGIN") + backend("1", "2") + ROW + backend("Z T"))
+        book.server.gets(ahead("begin", closes=False), extended("select 1"))
+        book.server.sends(carried("BEGIN", closes=False) + backend("1", "2") + ROW + backend("Z T"))
         book.a.gets(backend("1", "2"), ROW, backend("Z T"))
         book.a.sends(extended("rollback"))
         book.a.gets(backend("1", "2", "n", "C ROLLBACK", "Z I"))
         book.server.gets(query("ROLLBACK"))
         book.server.sends(backend("C ROLLBACK", "Z I"))
+
+
+@pytest.mark.parametrize(
+    ("answered", "sent"),
+    [
+        ([extended("savepoint a")], ahead("begin", "savepoint a", closes=False)),
+        ([extended("savepoint a"), query("savepoint b")], ahead("begin", "savepoint a", "savepoint b")),
+        ([query("savepoint a"), extended("release a")], ahead("begin", "UNLISTEN _hd", closes=False)),
+        ([query("savepoint a"), extended("rollback to a")], ahead("begin", "savepoint a")),
+        ([extended("show timezone")], ahead("begin", "show timezone", closes=False)),
+        ([extended("show timezone"), query("show timezone")], ahead("begin")),
+        ([extended("savepoint a"), query("")], ahead("begin", "savepoint a", closes=False)),
+    ],
+)
+def test_the_unnamed_portal_of_what_was_held_is_the_one_that_the_client_believes_in(
+    answered: list[bytes], sent: bytes
+) -> None:
+    """At the origin it stays to the end of the transaction, or to the next run or Query."""
+    book = Playbook()
+    begin(book)
+    for data in answered:
+        book.a.sends(data)
+        book.a.take()
+    book.a.sends(execute() + sync())
+    book.server.gets(sent, execute(), sync())
 
 
 def test_a_parse_of_begin_alone_begins_nothing() -> None:

@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import ssl
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from hyperdrive.errors import HyperdriveError, ProtocolViolation, TooManyConnections
@@ -48,6 +48,18 @@ class DoorSettings:
     policy: HandshakePolicy
     tls: ssl.SSLContext | None = None
     login_seconds: float = 60.0
+    _policies: dict[tuple[bool, bool], HandshakePolicy] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def policy_for(self, *, is_unix: bool, is_local: bool) -> HandshakePolicy:
+        """The policy for clients that come this way, made once."""
+        found = self._policies.get((is_unix, is_local))
+        if found is None:
+            tls_available = self.tls is not None and not is_unix
+            found = replace(self.policy, is_unix=is_unix, is_local=is_local, tls_available=tls_available)
+            self._policies[is_unix, is_local] = found
+        return found
 
 
 class FrontDoor(asyncio.Protocol):
@@ -70,19 +82,16 @@ class FrontDoor(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._over = False
+        self._ahead = b""
+        """The end of a login that is not written yet."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("Transport", transport)
         if self._is_open:  # the same connection, now under TLS
             return
         self._is_open = True
-        policy = replace(
-            self._settings.policy,
-            is_unix=self._is_unix,
-            is_local=self._is_unix or (self._is_loopback and _is_loopback(self._transport)),
-            tls_available=self._settings.tls is not None and not self._is_unix,
-        )
-        self._handshake = ClientHandshake(policy)
+        is_local = self._is_unix or (self._is_loopback and _is_loopback(self._transport))
+        self._handshake = ClientHandshake(self._settings.policy_for(is_unix=self._is_unix, is_local=is_local))
         loop = asyncio.get_running_loop()
         if self._settings.login_seconds:
             self._deadline = loop.call_later(self._settings.login_seconds, self._too_slow)
@@ -117,10 +126,13 @@ class FrontDoor(asyncio.Protocol):
     # --- actions ------------------------------------------------------------------------------------------------------------------
 
     def _carry_out(self, actions: list[Action]) -> None:
-        for action in actions:
+        for number, action in enumerate(actions, 1):
             match action:
                 case Send(data):
-                    self._transport.write(data)
+                    if number < len(actions) and isinstance(actions[number], Admit):
+                        self._ahead = data
+                    else:
+                        self._transport.write(data)
                 case StartTls(reply, client_hello):
                     self._start_tls(reply, client_hello)
                 case LookUpUser(user, database):
@@ -132,8 +144,9 @@ class FrontDoor(asyncio.Protocol):
                 case CheckPassword():
                     self._wait_for(self._check(action), "check password")
                 case Admit():
-                    self._transport.pause_reading()
-                    self._wait_for(self._admit(action), "admit")
+                    if not self._admit_now(action):
+                        self._transport.pause_reading()
+                        self._wait_for(self._admit(action), "admit")
                 case Cancel(pid, key):
                     self._cancel(self._proxy.cancel(pid, key))
                 case Close(data, error):
@@ -172,6 +185,23 @@ class FrontDoor(asyncio.Protocol):
     async def _check(self, check: CheckPassword) -> None:
         matches = await asyncio.to_thread(check.matches)
         self._carry_out(self._handshake.password_checked(matches))
+
+    def _admit_now(self, admit: Admit) -> bool:
+        """Whether it is settled, one way or the other: usually all that a client has to be told is known.
+
+        Then AuthenticationOk leaves together with it, in one packet that wakes the client once.
+        """
+        ahead, self._ahead = self._ahead, b""
+        error: HyperdriveError | None = None
+        try:
+            if self._proxy.admit_nowait(admit, self._transport, self, ahead):
+                return True
+        except HyperdriveError as exc:
+            error = exc
+        self._transport.write(ahead)
+        if error is not None:
+            self._fatal(error)
+        return error is not None
 
     async def _admit(self, admit: Admit) -> None:
         try:
@@ -248,6 +278,10 @@ class FrontDoor(asyncio.Protocol):
 def _is_loopback(transport: Transport) -> bool:
     peer = transport.get_extra_info("peername")
     if not isinstance(peer, tuple):
+        return True
+    if (
+        peer[0] == "127.0.0.1"
+    ):  # nearly all of them, and taking an address apart costs as much as the rest of a connection
         return True
     try:
         return ipaddress.ip_address(str(peer[0]).partition("%")[0]).is_loopback

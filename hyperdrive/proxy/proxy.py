@@ -49,6 +49,7 @@ from hyperdrive.proxy.pool_cache import PoolCache, row_of
 from hyperdrive.proxy.relay import Relay, asks_for_replication, open_relay
 from hyperdrive.proxy.server import ServerConnection
 from hyperdrive.session import idle
+from hyperdrive.session.admission import Setting
 from hyperdrive.session.client import ClientSession
 from hyperdrive.session.handshake import Admit
 from hyperdrive.session.ours import refusal
@@ -83,6 +84,18 @@ def is_ours(name: bytes) -> bool:
 def stays_here(name: bytes, value: bytes) -> bool:
     """Whether it is one that no server is asked for; an ``idle_session_timeout`` that makes no sense is left to the origin."""
     return is_ours(name) or (name.lower() == IDLE_SESSION and idle.milliseconds(value) is not None)
+
+
+def _split(startup: Iterable[Setting]) -> tuple[list[Setting], dict[bytes, bytes]]:
+    """The settings of a StartupMessage that a server is asked for, and those that stay here, the latter by name in small letters."""
+    theirs: list[Setting] = []
+    ours: dict[bytes, bytes] = {}
+    for name, value in startup:
+        if stays_here(name, value):
+            ours[name.lower()] = value
+        else:
+            theirs.append((name, value))
+    return theirs, ours
 
 
 CONSOLES = frozenset({"hyperdrive", "pgbouncer"})
@@ -182,31 +195,66 @@ class Proxy:
         """Too many are at the door already; as PostgreSQL, which lets twice its connections try to log in."""
         return len(self.doors) + len(self.clients) > 2 * self.settings.max_clients + _MOST_AT_DOOR
 
+    def admit_nowait(self, admit: Admit, transport: Transport, door: FrontDoor, ahead: bytes) -> bool:
+        """As ``admit``, if nobody has to be asked for that: the greeting is written in one packet with *ahead*.
+
+        ``False``: nothing was done, ``admit`` has to wait.
+
+        Raises:
+            HyperdriveError: it cannot be served; to be told as FATAL.
+        """
+        if (admit.database in CONSOLES and self.console is not None) or asks_for_replication(admit):
+            return False
+        context = self._context_of(admit)
+        welcome = self._maybe_welcome(context, *_split(admit.settings))
+        if welcome is None:
+            return False
+        self._greet(context, welcome, admit, transport, door, ahead)
+        return True
+
     async def admit(self, admit: Admit, transport: Transport, door: FrontDoor) -> None:
         """Make a client of a connection that proved who it is; greet it from memory (W-08).
 
         Raises:
             HyperdriveError: it cannot be served; to be told as FATAL.
         """
-        if self._shutting_down:
-            raise ShuttingDown("the database system is shutting down")
         if admit.database in CONSOLES and self.console is not None:
+            self._check_open()
             self.console(transport, admit)
             door.admitted()
             return
+        if asks_for_replication(admit):
+            await self._admit_relay(self._key_of(admit), admit, transport, door)
+            return
+        context = self._context_of(admit)
+        welcome = await self._welcome(context, admit.settings)
+        if transport.is_closing():
+            return
+        self._check_room()  # others may have come in while the welcome was learned
+        self._greet(context, welcome, admit, transport, door)
+
+    def _context_of(self, admit: Admit) -> PoolContext:
+        return self.context(self._key_of(admit))
+
+    def _key_of(self, admit: Admit) -> PoolKey:
+        """Which pool serves it, if it may be served at all."""
+        self._check_open()
         self._check_room()
         self.directory.learn(admit.user, admit.learned)
         key = PoolKey(self.settings.database_names.get(admit.database, admit.database), admit.user)
         if key.database in self.disabled:
             raise NotReady(f'database "{admit.database}" is not currently accepting connections', sqlstate="55000")
-        if asks_for_replication(admit):
-            await self._admit_relay(key, admit, transport, door)
-            return
-        context = self.context(key)
-        welcome = await self._welcome(context, admit.settings)
-        if transport.is_closing():
-            return
-        self._check_room()  # others may have come in while the welcome was learned
+        return key
+
+    def _greet(
+        self,
+        context: PoolContext,
+        welcome: Welcome,
+        admit: Admit,
+        transport: Transport,
+        door: FrontDoor,
+        ahead: bytes = b"",
+    ) -> None:
         session = ClientSession(context.pipe, welcome.label, welcome.told)
         if context.is_session_mode:
             session.keeps_server = True
@@ -218,7 +266,8 @@ class Proxy:
         self.metrics.clients_admitted += 1
         if context.cache is not None:
             context.cache.maybe_identity(welcome.label)  # so that it is known by the time it reads
-        transport.write(welcome.messages + messages.backend_key_data(pid, cancel_key) + messages.READY_IDLE)
+        key_data = messages.backend_key_data(pid, cancel_key)
+        transport.write(b"".join((ahead, welcome.messages, key_data, messages.READY_IDLE)))
         door.admitted()
         if IDLE_SESSION in welcome.label.items:
             self.idle_timeout_set()
@@ -230,6 +279,10 @@ class Proxy:
             self.metrics.clients_admitted += 1
             door.admitted()
             relay.begin()
+
+    def _check_open(self) -> None:
+        if self._shutting_down:
+            raise ShuttingDown("the database system is shutting down")
 
     def _check_room(self) -> None:
         if len(self.clients) + len(self.relays) >= self.settings.max_clients:
@@ -259,15 +312,22 @@ class Proxy:
 
     # --- welcome ------------------------------------------------------------------------------------------------------------------
 
-    async def _welcome(self, context: PoolContext, startup: Iterable[tuple[bytes, bytes]]) -> Welcome:
-        startup = tuple((name.lower() if stays_here(name, value) else name, value) for name, value in startup)
-        ours = {name: value for name, value in startup if stays_here(name, value)}
-        if ours:
-            return self._with_ours(await self._welcome(context, [one for one in startup if one[0] not in ours]), ours)
-        if context.base is not None:
-            found = context.maybe_welcome(context.label_of(startup))
-            if found is not None:
-                return found
+    def _maybe_welcome(
+        self, context: PoolContext, theirs: Sequence[Setting], ours: Mapping[bytes, bytes]
+    ) -> Welcome | None:
+        """What a client with these settings is told; ``None``: a server has to be asked."""
+        found = context.maybe_welcome(context.label_of(theirs)) if context.base is not None else None
+        return self._with_ours(found, ours) if found is not None and ours else found
+
+    async def _welcome(self, context: PoolContext, startup: Iterable[Setting]) -> Welcome:
+        theirs, ours = _split(startup)
+        found = self._maybe_welcome(context, theirs, ours)
+        if found is None:
+            found = await self._ask_for_welcome(context, theirs)
+            found = self._with_ours(found, ours) if ours else found
+        return found
+
+    async def _ask_for_welcome(self, context: PoolContext, startup: Sequence[Setting]) -> Welcome:
         try:
             server = await acquire(context.pool)
         except OriginRefused as refused:

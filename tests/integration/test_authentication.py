@@ -13,7 +13,10 @@ import pytest
 import scramp
 
 from hyperdrive.config.entries import UserSettings
+from hyperdrive.pgwire.messages import READY_IDLE
+from hyperdrive.pgwire.startup import AUTH_OK, authentication
 from hyperdrive.proxy.auth import DEFAULT_AUTH_QUERY
+from hyperdrive.proxy.front_door import FrontDoor
 from hyperdrive.testing.certs import Authority
 from hyperdrive.testing.postgres import APP_DATABASE, APP_PASSWORD, APP_USER, Postgres
 from hyperdrive.testing.proxy import RunningProxy, running_proxy
@@ -35,6 +38,34 @@ async def test_the_origins_user_logs_in_to_any_database(postgres: Postgres) -> N
     async with running_proxy(postgres.app_url) as proxy:
         assert "app in app" == await who(proxy)
         assert "app in postgres" == await who(proxy, dbname="postgres")
+
+
+class Recorded:
+    """A transport that remembers what was written to it."""
+
+    def __init__(self, transport: Any, written: list[bytes]) -> None:
+        self._transport, self._written = transport, written
+
+    def write(self, data: bytes) -> None:
+        self._written.append(data)
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+async def test_the_end_of_a_login_is_one_packet(pg18: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AuthenticationOk and the greeting wake the client once, when what it is to be told is known already."""
+    written: list[bytes] = []
+    made = FrontDoor.connection_made
+    monkeypatch.setattr(FrontDoor, "connection_made", lambda door, raw: made(door, Recorded(raw, written)))
+    async with running_proxy(pg18.app_url) as proxy:
+        assert "app in app" == await who(proxy)
+        del written[:]
+        assert "app in app" == await who(proxy)
+    ok = authentication(AUTH_OK)
+    (last,) = [data for data in written if ok in data]
+    assert last.endswith(READY_IDLE)
 
 
 @pytest.mark.parametrize("method", ["scram", "md5"])

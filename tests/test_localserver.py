@@ -17,10 +17,12 @@ import asyncpg
 import pytest
 import trustme
 
-from hyperdrive import localinstall, localserver
+from hyperdrive import localinstall
 from hyperdrive.errors import ConfigError, OriginUnreachable
 from hyperdrive.localinstall import Account, Installation, find_installation
 from hyperdrive.localserver import LocalServer, Shutdown
+from hyperdrive.localserver import server as server_module
+from hyperdrive.localserver.signs import free_port
 from hyperdrive.testing.postgres import SETTINGS, SUPERUSER_PASSWORD, Postgres, PostgresFarm
 
 is_root = os.geteuid() == 0
@@ -250,8 +252,8 @@ async def test_a_port_lost_to_another_program_is_replaced(server: LocalServer, m
     """Between choosing a free port and binding it, somebody else may take it."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        choices = iter([taken, localserver.free_port()])
-        monkeypatch.setattr(localserver, "free_port", lambda: next(choices))
+        choices = iter([taken, free_port()])
+        monkeypatch.setattr(server_module, "free_port", lambda: next(choices))
         await server.start()
         assert taken != server.port
 

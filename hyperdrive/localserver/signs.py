@@ -18,7 +18,7 @@ def first_number(lock_file: Path) -> int | None:
         return None
 
 
-def says_ready(lock_file: Path, pid: int) -> bool:
+def says_ready(lock_file: Path, pid: int | None) -> bool:
     """Whether the lock file is of process *pid*, and its eighth line says ``ready`` (pidfile.h), as pg_ctl reads it."""
     try:
         lines = lock_file.read_text().splitlines()

@@ -168,7 +168,7 @@ class Answers(PreparedOurs):
     def _may_ask_first(self, parse: Op, front: int) -> bool:
         """Whether it costs nothing to be told from memory: what was described has to be compared, and only reads go on meanwhile (W-26)."""
         _, raw, verdict = parse
-        if verdict is None or not verdict.is_plain:
+        if verdict is None or not (verdict.is_plain or verdict.is_doubtful):
             return False
         sql_at = name_at(raw, 5)[1]
         sql = raw[sql_at : raw.find(b"\0", sql_at)]

@@ -94,7 +94,8 @@ class Batch:
         """Bytes of the messages in ``ops``, roughly."""
         self.terminated = False
         self.whole: Whole | None = None
-        """The batch is one op, this scope: nothing in it has to be looked at."""
+        """The batch is one op, this scope: nothing in it has to be looked at, unless its verdict is doubtful: then a cache may have its
+    answer, and a server is told of it message by message."""
         self._buffer = b""
         self._streaming = 0
         self._skipping = False
@@ -146,7 +147,7 @@ class Batch:
                 # The usual: one whole Query in one read.
                 verdict = self._classify(data[5:-1])
                 ops.append((QUERY, data, verdict))
-                if (verdict.is_plain or _are_reads(verdict)) and data[-1] == 0:
+                if (verdict.is_plain or verdict.is_doubtful or _are_reads(verdict)) and data[-1] == 0:
                     self.whole = scopes.QUERY
                 return True
             if data[-5:] == messages.SYNC and self._is_usual(data):
@@ -154,7 +155,7 @@ class Batch:
         return self._cut(data)
 
     def _is_usual(self, data: bytes) -> bool:
-        """One whole extended scope of a plain statement, unnamed (as libpq's PQexecParams sends it) or prepared before."""
+        """One whole extended scope of a plain or a doubtful statement, unnamed (as libpq's PQexecParams sends it) or prepared before."""
         if data[0] == PARSE:
             return self._is_usual_parse(data)
         if data[0] != BIND or data[5]:
@@ -165,11 +166,14 @@ class Batch:
         if whole is None:
             return False
         named = self._shared.get(data[6 : data.find(b"\0", 6, end)])
-        if named is None or named.is_pending or not named.statement.verdict.is_plain:
+        if named is None or named.is_pending:
+            return False
+        verdict = named.statement.verdict
+        if not (verdict.is_plain or verdict.is_doubtful):
             return False
         # Bind itself is rewritten at its head.
         self.whole = whole
-        self.ops.append((BIND, data, named.statement.verdict))
+        self.ops.append((BIND, data, verdict))
         return True
 
     def _is_usual_parse(self, data: bytes) -> bool:
@@ -182,7 +186,7 @@ class Batch:
         if whole is None:
             return False
         verdict = self._classify(data[6 : data.find(b"\0", 6, bind)])
-        if not verdict.is_plain:
+        if not (verdict.is_plain or verdict.is_doubtful):
             return False
         self.whole = whole
         self.ops.append((PARSE, data, verdict))

@@ -237,12 +237,14 @@ class ClientSession(Endings):
     def compose_whole(self, server: ServerSession) -> bytes:
         """The usual batch in one piece, for a server whose scopes are all closed and whose settings are the client's.
 
-        Empty if it lacks the statement that is needed: then ``compose``.
+        Empty if it lacks the statement that is needed, or if what that does has to be watched: then ``compose``.
         """
         whole = self.whole
         if whole is None or self._awkward or self.held is not None:
             return b""
         kind, data, verdict = self.ops[0]
+        if verdict is not None and verdict.is_doubtful:
+            return b""
         if server.noted is not None and self.ops[0] is not self.proven:
             note(server.noted, verdict, self._text_of_whole(kind, data))
         first = None

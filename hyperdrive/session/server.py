@@ -37,6 +37,9 @@ log = logging.getLogger("hyperdrive.session")
 
 _CHANGED: Final = error_response("cached plan must not change result type", "0A000")
 
+_ENDS: Final = frozenset({COMMAND_COMPLETE, PORTAL_SUSPENDED})
+"""How a read ends, whether somebody watches for it or not."""
+
 _FORGETS: Final = (b"DISCARD ALL", b"DEALLOCATE ALL")
 
 THROUGH_ABOVE: Final = 32 * 1024
@@ -257,7 +260,7 @@ class ServerSession(Ledger):
     def _look(self, data: bytes, start: int, end: int) -> bytes | None:
         """Deal with one message off the fast path: ``None`` forwards it as it stands, bytes go in its place."""
         kind = data[start]
-        if not self.queue or self.queue[0].action is Action.FORWARD:
+        if kind not in _ENDS and (not self.queue or self.queue[0].action is Action.FORWARD):
             self.noise += 1
         if kind == PARAMETER_STATUS:
             return self._parameter_status(data[start:end])

@@ -79,9 +79,13 @@ def is_introspection(sql: bytes, verdict: Verdict) -> bool:
 
 def names_called(sql: bytes) -> frozenset[str]:
     """Names by which the introspection *sql* may call functions: as such, or as if they were columns of a row."""
-    ((node, tree),) = parse_tree(sql.decode())["stmts"][0]["stmt"].items()
-    found = touched(node, tree)
-    return frozenset(call.names[-1] for call in found.calls if call.names) | found.attributes
+    names: set[str] = set()
+    for statement in parse_tree(sql.decode())["stmts"]:
+        ((node, tree),) = statement["stmt"].items()
+        found = touched(node, tree)
+        names.update(call.names[-1] for call in found.calls if call.names)
+        names |= found.attributes
+    return frozenset(names)
 
 
 def _relations(tree: Any, scope: frozenset[str]) -> Iterator[Relation]:

@@ -12,7 +12,7 @@ from hyperdrive.sql.grammar import ParseError, Tree, parse_tree
 from hyperdrive.sql.screen import MAX_SCREEN_BYTES, screen
 from hyperdrive.sql.statements import Source, statement
 from hyperdrive.sql.text import decode
-from hyperdrive.sql.verdict import EMPTY, UNKNOWN, Kind, Reason, Statement, Verdict
+from hyperdrive.sql.verdict import EMPTY, UNKNOWN, Command, Kind, Reason, Statement, Verdict
 
 MAX_PARSE_BYTES: Final = 32 * 1024
 """Longer texts are not parsed: this one takes about 10 ms, in which nobody else is served."""
@@ -74,11 +74,12 @@ def _join(sql: bytes, statements: tuple[Statement, ...]) -> Verdict:
     if len(statements) > 1:
         return _join_many(sql, statements)
     (one,) = statements
-    is_harmless = not (one.suspect or one.effects or one.reads_currval)
+    is_bare = one.kind is Kind.PLAIN and not (one.effects or one.reads_currval)
     return Verdict(
         kind=one.kind,
         statements=statements,
-        is_plain=is_harmless and one.kind is Kind.PLAIN,
+        is_plain=is_bare and not one.suspect,
+        is_doubtful=is_bare and one.suspect and one.command is Command.SELECT,
         is_read=one.is_read,
         may_write=one.may_write,
         suspect=one.suspect,

@@ -274,6 +274,9 @@ class Verdict:
     """``None``: class unknown. Of a *screened* text one statement without slice and relations."""
     is_plain: bool = False
     """Exactly one PLAIN statement without any session effect and not suspect: the hot path."""
+    is_doubtful: bool = False
+    """Exactly one SELECT that calls functions which nobody knows without a catalog, and does nothing else to the session. A catalog may
+    find that its answer can be kept; what it leaves behind at a server that runs it is as unknown as before."""
     is_read: bool = False
     """Every statement is one; see ``Statement.is_read`` for what this does not prove."""
     may_write: bool = True

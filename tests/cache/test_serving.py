@@ -234,17 +234,6 @@ async def test_errors_are_never_stored(scene: CachedScene) -> None:
     assert 3 == scene.cache.metrics.not_stored_reply
 
 
-async def test_an_answer_with_a_notice_is_not_stored(scene: CachedScene) -> None:
-    """Rule 21: what is served from memory would swallow it."""
-    await scene.sql(
-        "create function noisy(int) returns int language plpgsql immutable as"
-        " $$begin raise notice 'seen'; return $1; end$$"
-    )
-    conn = await scene.client()
-    for _ in range(3):
-        assert ["00000"] == (await conn.query("select noisy(id) from t where id = 1")).notices
-
-
 async def test_an_answer_over_the_cap_streams_and_is_not_stored(scene: CachedScene) -> None:
     """Rule 22."""
     await scene.start(cache_entry_size="100KiB")

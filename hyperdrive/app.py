@@ -41,6 +41,7 @@ from hyperdrive.proxy.database import Database
 from hyperdrive.proxy.front_door import FrontDoor
 from hyperdrive.proxy.guard import watch_loop
 from hyperdrive.proxy.proxy import Proxy
+from hyperdrive.proxy.stalls import Stalls
 from hyperdrive.proxy.sweep import Sweeper
 from hyperdrive.tasks import spawn
 from hyperdrive.wiring import (
@@ -115,6 +116,7 @@ class App:
         self._door = door_settings(self.settings, self._mock_key)
         self.proxy = self._make_proxy()
         self._sweeper = Sweeper(self.proxy)
+        self._stalls = Stalls(self.proxy)
         self.proxy.idle_timeout_set = self._sweeper.look_soon
         self._watches: list[CatalogWatch] = []
         self.proxy.cache.wanted = self._keep_catalog
@@ -258,6 +260,7 @@ class App:
                 )
             )
         self._sweeper.change(settings.client_idle_timeout, settings.idle_transaction_timeout)
+        self._stalls.start(settings.client_stall_timeout, settings.tcp_user_timeout)
         proxy.warm(PoolKey(self.dsn.database, self.dsn.user))
         self._periods = spawn(self._keep_periods(), name="minutes")
         if settings.admin_listen is not None:
@@ -329,6 +332,7 @@ class App:
             listener.close()
         await self.proxy.close(drain_seconds=drain_seconds)
         self._sweeper.close()
+        self._stalls.close()
         self._console_door.close()
         if self._periods is not None:
             self._periods.cancel()

@@ -185,13 +185,12 @@ def _connect_timeout(settings: Settings) -> float:
 
 
 def socket_options(settings: Settings) -> SocketOptions:
-    """What is set on every TCP socket."""
+    """What is set on every TCP socket. ``tcp_user_timeout`` is not: ``proxy.stalls`` sees to it, and says why."""
     return SocketOptions(
         keepalive=settings.tcp_keepalive,
         keepalive_idle_seconds=settings.tcp_keepalive_idle,
         keepalive_interval_seconds=settings.tcp_keepalive_interval,
         keepalive_count=settings.tcp_keepalive_count,
-        user_timeout_seconds=settings.tcp_user_timeout,
     )
 
 

@@ -111,6 +111,13 @@ class Settings:
         " ever.",
         live=True,
     )
+    client_stall_timeout: float = setting(
+        DURATION,
+        300.0,
+        "How long a client may take nothing of an answer that waits for it (more than `write_buffer_size`); it holds a server that others"
+        " wait for. A byte that its machine takes begins the time anew; one that reads less than a sixteenth of its socket's buffer in"
+        " that time looks as if it did not read. 0: for ever.",
+    )
     tcp_keepalive: bool = setting(
         FLAG, _SOCKET.keepalive, "Whether the kernel probes quiet TCP connections, on both sides."
     )
@@ -127,8 +134,10 @@ class Settings:
     )
     tcp_user_timeout: float = setting(
         DURATION,
-        _SOCKET.user_timeout_seconds,
-        "How long sent bytes may stay unacknowledged before the peer counts as gone; 0: the system's.",
+        90.0,
+        "How long what was sent may stay unacknowledged before an origin, or a client that holds a server, counts as gone; 0: as long as"
+        " the system takes it, commonly 15 minutes. A peer that acknowledges and has no room, as an origin whose COPY waits for a lock,"
+        " is not gone. On Linux only.",
     )
     write_buffer_size: int = setting(
         SIZE, 256 * 1024, "Bytes waiting to be sent to one peer before we stop reading from the other side."

@@ -59,15 +59,14 @@ class SocketOptions:
     """Options of a TCP socket; a zero leaves the system's own value.
 
     A peer that is gone without a word is noticed after idle + interval * count = 90 seconds, below the 350 seconds
-    after which the commonest load balancers forget a flow; *user_timeout_seconds* is the same bound for bytes that
-    nobody acknowledges (tcp(7); runtime-config-connection#GUC-TCP-USER-TIMEOUT).
+    after which the commonest load balancers forget a flow. TCP_USER_TIMEOUT is not among them: it would end peers that live
+    and only have no room (``net.unsent``), and on Linux it takes the place of *keepalive_count* (tcp_keepalive_timer).
     """
 
     keepalive: bool = True
     keepalive_idle_seconds: float = 60.0
     keepalive_interval_seconds: float = 10.0
     keepalive_count: int = 3
-    user_timeout_seconds: float = 90.0
 
 
 DEFAULT_OPTIONS = SocketOptions()
@@ -76,7 +75,6 @@ DEFAULT_OPTIONS = SocketOptions()
 _IDLE = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
 _INTERVAL = getattr(socket, "TCP_KEEPINTVL", None)
 _COUNT = getattr(socket, "TCP_KEEPCNT", None)
-_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
 
 
 def tune(sock: socket.socket, options: SocketOptions = DEFAULT_OPTIONS) -> None:
@@ -93,7 +91,6 @@ def tune(sock: socket.socket, options: SocketOptions = DEFAULT_OPTIONS) -> None:
         _set(sock, _IDLE, round(options.keepalive_idle_seconds))
         _set(sock, _INTERVAL, round(options.keepalive_interval_seconds))
         _set(sock, _COUNT, options.keepalive_count)
-    _set(sock, _USER_TIMEOUT, round(options.user_timeout_seconds * 1000))
 
 
 def _set(sock: socket.socket, option: int | None, value: int) -> None:

@@ -444,6 +444,11 @@ class ClientConnection(asyncio.Protocol):
 
     # --- back-pressure ----------------------------------------------------------------------------------------------------------------
 
+    @property
+    def is_paused(self) -> bool:
+        """It has not taken what it was sent, so nothing more is read for it."""
+        return self._paused
+
     @guarded(None)
     def pause_writing(self) -> None:
         self._paused = True
@@ -486,6 +491,11 @@ class ClientConnection(asyncio.Protocol):
     @guarded(None)
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
+
+    def gone(self, reason: str) -> None:
+        """The client is not there any more, though nobody said so."""
+        log.info("! client %d: %s", self.pid, reason)
+        self.transport.abort()
 
     def _leave(self) -> None:
         """The client is gone, or said so."""

@@ -22,6 +22,7 @@ class ProxyMetrics:
     clients_admitted: int = counter("Clients let in")
     clients_refused: int = counter("Clients turned away at the door")
     clients_timed_out: int = counter("Clients ended because they were idle for too long")
+    clients_stalled: int = counter("Clients ended because they took nothing of what they were sent for too long")
     cancels: int = counter("Cancel requests that named a client of ours", family="cancel_requests", found="yes")
     cancels_unknown: int = counter("", family="cancel_requests", found="no")
     errors: Counter[Kind] = counters_by("kind", "Errors of ours told to clients, by kind")

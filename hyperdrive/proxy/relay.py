@@ -85,6 +85,12 @@ class Relay:
         self.client.close()
         self.server.close()
 
+    def gone(self, reason: str) -> None:
+        """One side is not there any more, though nobody said so."""
+        log.warning("! replication client %d: %s", self.pid, reason)
+        self.client.abort()
+        self.server.abort()
+
     def lost(self) -> None:
         """One side is gone, so the other has no use."""
         self.end()

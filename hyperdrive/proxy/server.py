@@ -261,6 +261,12 @@ class ServerConnection(Pooled, asyncio.Protocol):
         self.transport.abort()
         self._lost(error.log_text)
 
+    def gone(self, reason: str) -> None:
+        """The origin's side of the connection is not there any more, though nobody said so."""
+        log.warning("! server %d: %s", self.pid, reason)
+        self.transport.abort()
+        self._lost(reason)
+
     @guarded(None)
     def eof_received(self) -> None:
         if self.client is None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from hyperdrive.sql.catalog import FIRST_OWN_OID, PG_CATALOG, Cast, Catalog, Type
 from hyperdrive.sql.lists import NEVER_TYPES
-from hyperdrive.sql.reads import Reading
+from hyperdrive.sql.reading import Reading
 from hyperdrive.sql.rules import Refused, Rule
 
 JudgeCheck = Callable[[Reading], Refused | None]

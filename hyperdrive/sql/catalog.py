@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
 
-from hyperdrive.sql.reads import Reading, analyse_text
+from hyperdrive.sql.reading import Reading
+from hyperdrive.sql.reads import analyse_text
 from hyperdrive.sql.rules import Refused
 
 PG_CATALOG: Final = 11

@@ -16,7 +16,8 @@ from typing import Final, TypeAlias
 
 from hyperdrive.sql.catalog import Catalog, Identity, build
 from hyperdrive.sql.generations import Generations
-from hyperdrive.sql.reads import MAX_READ_BYTES, Reading, analyse
+from hyperdrive.sql.reading import Reading
+from hyperdrive.sql.reads import MAX_READ_BYTES, analyse
 from hyperdrive.sql.resolve import Cacheable, resolve
 from hyperdrive.sql.rules import Refused, Rule
 from hyperdrive.sql.screen import without_outer_comment

@@ -14,7 +14,8 @@ from hyperdrive.sql.audit import UNKNOWN_TYPE, TypeAudit
 from hyperdrive.sql.catalog import PG_CATALOG, Catalog, Function, Operator, Relation
 from hyperdrive.sql.infer import Inference
 from hyperdrive.sql.lists import SETTING_ONLY, is_never
-from hyperdrive.sql.reads import NO_TYPES, Call, Conversion, Names, Reading
+from hyperdrive.sql.reading import Call, Conversion, Names, Reading
+from hyperdrive.sql.reads import NO_TYPES
 from hyperdrive.sql.rules import Refused, Rule
 
 

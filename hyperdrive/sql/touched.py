@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from hyperdrive.sql.reads import Call, Names
+from hyperdrive.sql.reading import Call, Names
 from hyperdrive.sql.sources import names_of
 
 Tree: TypeAlias = dict[str, Any]

@@ -17,7 +17,7 @@ from hyperdrive.sql.catalog import FIRST_OWN_OID, PG_CATALOG, Catalog, Function,
 from hyperdrive.sql.functions import HIDES_RELATIONS, RUNS_SQL
 from hyperdrive.sql.grammar import ParseError, Tree, parse_tree
 from hyperdrive.sql.parse import MAX_PARSE_BYTES
-from hyperdrive.sql.reads import Names
+from hyperdrive.sql.reading import Names
 from hyperdrive.sql.shapes import example, folded, shape
 from hyperdrive.sql.text import decode
 from hyperdrive.sql.touched import Event, Touched, touched

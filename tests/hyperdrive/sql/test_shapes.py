@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperdrive.sql.reads import Reading, analyse
+from hyperdrive.sql.reading import Reading
+from hyperdrive.sql.reads import analyse
 from hyperdrive.sql.rules import Refused, Rule
 from hyperdrive.sql.shapes import example, folded, may_hold_clock_word, shape
 

@@ -31,27 +31,31 @@ class Generations(Generic[K, V]):
     def get(self, key: K) -> V | None:
         """Return what was put under *key*, if it is still here."""
         found = self.young.get(key)
+        return found[0] if found is not None else self.recall(key)
+
+    def recall(self, key: K) -> V | None:
+        """The same where it is known not to be in the younger half."""
+        found = self._old.pop(key, None)
         if found is None:
-            found = self._old.pop(key, None)
-            if found is None:
-                return None
-            self._old_bytes -= found[1]
-            self._put(key, found)
-        return found[0]
+            return None
+        value, size_bytes = found
+        self._old_bytes -= size_bytes
+        self.put(key, value, size_bytes - ENTRY_BYTES)
+        return value
 
     def put(self, key: K, value: V, size_bytes: int) -> None:
         """Remember *value*; what is larger than half the bound is not."""
         size_bytes += ENTRY_BYTES
-        if size_bytes <= self._half_bytes:
-            self._put(key, (value, size_bytes))
-
-    def _put(self, key: K, item: tuple[V, int]) -> None:
-        if self._young_bytes + item[1] > self._half_bytes:
+        if size_bytes > self._half_bytes:
+            return
+        if self._young_bytes + size_bytes > self._half_bytes:
             self._old, self._old_bytes = self.young, self._young_bytes
             self.young, self._young_bytes = {}, 0
         before = self.young.get(key)
-        self.young[key] = item
-        self._young_bytes += item[1] - (0 if before is None else before[1])
+        if before is not None:
+            self._young_bytes -= before[1]
+        self.young[key] = (value, size_bytes)
+        self._young_bytes += size_bytes
 
     def clear(self) -> None:
         """Forget everything."""

@@ -92,7 +92,7 @@ class ReadVerdicts:
         return found[0] if found is not None else self._unseen(key)
 
     def _unseen(self, key: tuple[bytes, Path, Types]) -> Cacheable | Refused:
-        known = self._known.get(key)
+        known = self._known.recall(key)
         if known is not None:
             return known
         catalog = self._catalog
@@ -188,7 +188,7 @@ class WriteVerdicts:
         return found[0] if found is not None else self._unseen(key)
 
     def _unseen(self, key: tuple[bytes, Path]) -> Writes:
-        known = self._known.get(key)
+        known = self._known.recall(key)
         if known is not None:
             return known
         sql, path = key

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hyperdrive.sql.builtins import VOLATILE
+from hyperdrive.sql.builtins import IMMUTABLE, STABLE, VOLATILE
 from hyperdrive.sql.grammar import ParseError, Tree, parse_tree
 from hyperdrive.sql.lists import find_clock_word, is_never
 from hyperdrive.sql.reading import Call, Conversion, Names, Reading
@@ -71,6 +71,11 @@ _SELECT_FIELDS: Final = frozenset(
     limitOffset limitCount limitOption withClause op all larg rarg""".split()
 )
 _NODES: Final = READ_NODES | {"ColumnDef"}  # of AS x(a int)
+_VOLATILE: Final = frozenset(name.decode() for name in VOLATILE)
+_ORDINARY: Final = frozenset(
+    name for name in (function.decode() for function in IMMUTABLE | STABLE) if not is_never(name)
+)
+"""Functions whose names refuse nothing."""
 _SYSTEM_COLUMNS: Final = frozenset(("ctid", "xmin", "xmax", "cmin", "cmax"))
 _SPARE: Final = frozenset(("location", "funcname", "name", "typmods", "arrayBounds", "colnames", "aliascolnames"))
 
@@ -94,19 +99,20 @@ class _Walk:
     )  # fmt: skip
 
     def __init__(self, tree: Tree) -> None:
+        # Dicts for sets: made in half the time, and in the order of the text.
         self.tree = tree
         self.relations: dict[Names, None] = {}
-        self.ctes: set[str] = set()
-        self.columns: set[str] = set()
+        self.ctes: dict[str, None] = {}
+        self.columns: dict[str, None] = {}
         self.has_star = False
-        self.attributes: set[tuple[str, str]] = set()
-        self.aliases: set[tuple[str, Names]] = set()
-        self.calls: set[Call] = set()
-        self.operators: set[Names] = set()
+        self.attributes: dict[tuple[str, str], None] = {}
+        self.aliases: dict[tuple[str, Names], None] = {}
+        self.calls: dict[Call, None] = {}
+        self.operators: dict[Names, None] = {}
         self.types: list[tuple[Names, bool, Tree | Source, bool]] = []
         self.open = False
         """Some conversion has a source that must be looked at."""
-        self.sampling: set[Names] = set()
+        self.sampling: dict[Names, None] = {}
         self.literals: list[str] = []
         self.naming: list[tuple[str, Tree]] = []
         self.parameters = 0
@@ -154,24 +160,32 @@ class _Walk:
         self._select(self.tree)
         stack = self.stack
         stack.append(self.tree)
-        visitors = _VISITORS
-        nodes = _NODES
+        columns, visitors, nodes = self.columns, _VISITORS, _NODES
+        pop, append, extend = stack.pop, stack.append, stack.extend
         while stack:
-            for key, value in stack.pop().items():
+            for key, value in pop().items():
                 type_ = type(value)  # exact types of json; isinstance costs more, and this loop is most of the work
                 if type_ is dict:
+                    if key == "ColumnRef":  # of one word, as most are; the other frequent ones stand first in the table
+                        fields = value["fields"]
+                        if len(fields) == 1 and "String" in fields[0]:
+                            name = fields[0]["String"].get("sval", "")
+                            if name in _SYSTEM_COLUMNS:
+                                raise _Found(Rule.SYSTEM_COLUMN, name, "leave the system column out")
+                            columns[name] = None
+                        else:
+                            self._column(fields)
+                        continue
                     visitor = visitors.get(key)
                     if visitor is not None:
                         visitor(self, value)
                     elif key < "a" and key not in nodes:  # node types begin with a capital, fields do not
                         raise _Found(Rule.NOT_SELECT, key.removesuffix("Stmt").upper())
                     else:
-                        stack.append(value)
+                        append(value)
                 elif type_ is list:
                     if key not in _SPARE:
-                        for item in value:
-                            if item:  # ROWS FROM has empty nodes
-                                stack.append(item)
+                        extend(value)
 
     # --- visitors; what is below the node goes on the stack, if it matters ---
 
@@ -194,8 +208,7 @@ class _Walk:
         if literal is not None:
             self.literals.append(literal.get("sval", ""))
 
-    def _column(self, value: Tree) -> None:
-        fields = value["fields"]
+    def _column(self, fields: list[Tree]) -> None:
         last = fields[-1].get("String")
         if last is None:
             self.has_star = True
@@ -203,9 +216,9 @@ class _Walk:
         name = last.get("sval", "")
         if name in _SYSTEM_COLUMNS:
             raise _Found(Rule.SYSTEM_COLUMN, name, "leave the system column out")
-        self.columns.add(name)
+        self.columns[name] = None
         if len(fields) > 1:
-            self.attributes.add((fields[-2].get("String", {}).get("sval", ""), name))
+            self.attributes[fields[-2].get("String", {}).get("sval", ""), name] = None
 
     def _relation(self, value: Tree) -> None:
         name = value.get("relname")
@@ -222,13 +235,13 @@ class _Walk:
         names = (name,) if schema is None else (schema, name)
         self.relations[names] = None
         alias = value.get("alias")
-        self.aliases.add((name if alias is None else alias["aliasname"], names))
+        self.aliases[name if alias is None else alias["aliasname"], names] = None
         if alias is not None and "colnames" in alias:
             self.has_star = True  # renamed by position
             self.naming.append(("RangeVar", value))
 
     def _alias(self, value: Tree) -> None:
-        self.aliases.add((value.get("aliasname", ""), ()))
+        self.aliases[value.get("aliasname", ""), ()] = None
 
     def _subselect(self, value: Tree) -> None:
         self.naming.append(("RangeSubselect", value))
@@ -243,47 +256,60 @@ class _Walk:
         self.stack.append(value)
 
     def _cte(self, value: Tree) -> None:
-        self.ctes.add(value["ctename"])
+        self.ctes[value["ctename"]] = None
         self.naming.append(("CommonTableExpr", value))
         self.stack.append(value)
+
+    def _target(self, value: Tree) -> None:
+        # Below an output there is its value, unless it has an indirection, which a SELECT's has not.
+        self.stack.append(value if "indirection" in value else value.get("val", _NO_NODE))
+
+    def _boolean(self, value: Tree) -> None:
+        self.stack.extend(value["args"])
 
     def _function(self, value: Tree) -> None:
         names = names_of(value["funcname"])
         arguments = value.get("args", ())
         count: int | None = len(arguments)
         name = names[-1]
-        if is_never(name, count):
-            raise _Found(Rule.FUNCTION, f"{name}()", _NEVER_HINTS.get(name, ""))
-        if name.encode() in VOLATILE and (len(names) == 1 or names[0] == "pg_catalog"):
-            raise _Found(Rule.FUNCTION, f"{name}()", "compute it in the program")
+        if name not in _ORDINARY:
+            if is_never(name, count):
+                raise _Found(Rule.FUNCTION, f"{name}()", _NEVER_HINTS.get(name, ""))
+            if name in _VOLATILE and (len(names) == 1 or names[0] == "pg_catalog"):
+                raise _Found(Rule.FUNCTION, f"{name}()", "compute it in the program")
         if "func_variadic" in value or "agg_within_group" in value:
             count = None
-        self.calls.add(Call(names, count))
+        self.calls[Call(names, count)] = None
         if count == 1 and name not in NO_TYPES:
             self.types.append((names, False, arguments[0], True))
             self.open = self.open or _needs_source(arguments[0])
-        self.stack.append(value)
+        if "agg_order" in value or "agg_filter" in value or "over" in value:
+            self.stack.append(value)
+        else:
+            self.stack.extend(arguments)
 
     def _value_function(self, value: Tree) -> None:
         word = str(value.get("op", "")).removeprefix("SVFOP_").removesuffix("_N")
         raise _Found(Rule.FUNCTION, word, "pass the value as a parameter")
 
     def _operator(self, value: Tree) -> None:
-        names = names_of(value.get("name", ()))
         kind = value.get("kind", "")
-        if kind.startswith(("AEXPR_BETWEEN", "AEXPR_NOT_BETWEEN")):
-            self.operators.update(_BETWEEN)
+        if kind == "AEXPR_OP" or not kind.startswith(("AEXPR_BETWEEN", "AEXPR_NOT_BETWEEN")):
+            self.operators[names_of(value["name"])] = None
         else:
-            self.operators.add(names)
-        self.stack.append(value)
+            self.operators.update(_BETWEEN)
+        if "lexpr" in value:
+            self.stack.append(value["lexpr"])
+        if "rexpr" in value:
+            self.stack.append(value["rexpr"])
 
     def _case(self, value: Tree) -> None:
         if "arg" in value:
-            self.operators.add(("=",))
+            self.operators[_EQUALS] = None
         self.stack.append(value)
 
     def _sublink(self, value: Tree) -> None:
-        self.operators.add(names_of(value["operName"]) if "operName" in value else ("=",))
+        self.operators[names_of(value["operName"]) if "operName" in value else _EQUALS] = None
         self.stack.append(value)
 
     def _join(self, value: Tree) -> None:
@@ -291,14 +317,14 @@ class _Walk:
             self.has_star = True
         using = value.get("usingClause")
         if using is not None:
-            self.columns.update(names_of(using))
-        self.operators.add(("=",))
+            self.columns.update(dict.fromkeys(names_of(using)))
+        self.operators[_EQUALS] = None
         self.naming.append(("JoinExpr", value))
         self.stack.append(value)
 
     def _sort(self, value: Tree) -> None:
         if "useOp" in value:
-            self.operators.add(names_of(value["useOp"]))
+            self.operators[names_of(value["useOp"])] = None
         self.stack.append(value)
 
     def _cast(self, value: Tree) -> None:
@@ -336,8 +362,8 @@ class _Walk:
                 name = part["String"].get("sval", "")
                 if name in _SYSTEM_COLUMNS:
                     raise _Found(Rule.SYSTEM_COLUMN, name, "leave the system column out")
-                self.attributes.add(("", name))
-                self.columns.add(name)
+                self.attributes["", name] = None
+                self.columns[name] = None
             elif "A_Star" in part:
                 self.has_star = True
         self.has_star = True  # a row, or an element of a composite type
@@ -346,7 +372,7 @@ class _Walk:
     def _sample(self, value: Tree) -> None:
         if "repeatable" not in value:
             raise _Found(Rule.RELATION, "TABLESAMPLE", "add REPEATABLE (seed)")
-        self.sampling.add(names_of(value.get("method", ())))
+        self.sampling[names_of(value.get("method", ()))] = None
         self.stack.append(value)
 
 
@@ -366,7 +392,9 @@ _LOCKS: Final = {
     "LCS_FORSHARE": "FOR SHARE",
     "LCS_FORKEYSHARE": "FOR KEY SHARE",
 }
-_BETWEEN: Final = ((">=",), ("<=",), ("<",), (">",))
+_BETWEEN: Final[dict[Names, None]] = dict.fromkeys(((">=",), ("<=",), ("<",), (">",)))
+_EQUALS: Final = ("=",)
+_NO_NODE: Final[Tree] = {}
 # Frequent functions of one argument whose names are no types: whether they are calls needs no look at the argument.
 NO_TYPES: Final = frozenset(
     """count sum avg min max lower upper length trim btrim ltrim rtrim abs round ceil floor sqrt array_agg json_agg jsonb_agg
@@ -384,7 +412,8 @@ _VISITORS: Final = {
     "larg": lambda walk, tree: walk._inner_select(tree) if "limitOption" in tree else walk.stack.append(tree),
     "rarg": lambda walk, tree: walk._inner_select(tree) if "limitOption" in tree else walk.stack.append(tree),
     "A_Const": _Walk._constant,
-    "ColumnRef": _Walk._column,
+    "ResTarget": _Walk._target,
+    "BoolExpr": _Walk._boolean,
     "RangeVar": _Walk._relation,
     "relation": _Walk._relation,
     "alias": _Walk._alias,

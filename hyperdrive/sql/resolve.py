@@ -16,6 +16,7 @@ from hyperdrive.sql.infer import Inference
 from hyperdrive.sql.lists import SETTING_ONLY, is_never
 from hyperdrive.sql.reading import Call, Conversion, Names, Reading
 from hyperdrive.sql.reads import NO_TYPES
+from hyperdrive.sql.relations import Dependence, Relations
 from hyperdrive.sql.rules import Refused, Rule
 
 
@@ -33,16 +34,6 @@ class Cacheable(NamedTuple):
     """Some relation changes without an event (unlogged or foreign, by the operator's leave): only its age vouches for it."""
 
 
-_CATALOG_SCHEMAS: Final = frozenset(("pg_catalog", "information_schema", "pg_toast"))
-_KINDS: Final = {
-    "S": "sequence",
-    "f": "foreign table",
-    "c": "composite type",
-    "t": "TOAST table",
-    "i": "index",
-    "I": "partitioned index",
-}
-_MAX_DEPTH: Final = 30
 _TIMES: Final = frozenset((1083, 1266))
 """OIDs of time and timetz."""
 
@@ -60,13 +51,32 @@ def resolve(
     return resolver.answer(reading) if refused is None else refused
 
 
-def _audit(catalog: Catalog) -> TypeAudit:
-    """The catalog's one type audit."""
-    found = catalog.memo.get("audit")
-    if not isinstance(found, TypeAudit):
-        found = TypeAudit(catalog, lambda check: _judge_check(check, catalog))
-        catalog.memo["audit"] = found
+class _Judged(NamedTuple):
+    """What is remembered with a catalog: it ends with the epoch."""
+
+    audit: TypeAudit
+    relations: Relations
+    builtins: set[tuple[tuple[int, ...], Call]]
+    """Calls that mean built-ins under that path, all of which may be cached, and which are not ``timezone``."""
+    row_functions: frozenset[str]
+    """Names that ``x.f`` could call, *x* being a row."""
+
+
+_MAX_BUILTINS: Final = 4096
+
+
+def _judged(catalog: Catalog) -> _Judged:
+    found = catalog.memo.get("judged")
+    if not isinstance(found, _Judged):
+        audit = TypeAudit(catalog, lambda check: _judge_check(check, catalog))
+        relations = Relations(catalog, audit, lambda body, depth: _judge_body(body, depth, catalog))
+        found = catalog.memo["judged"] = _Judged(audit, relations, set(), _row_functions(catalog))
     return found
+
+
+def _row_functions(catalog: Catalog) -> frozenset[str]:
+    functions = catalog.function_by_oid.values()
+    return frozenset([one.name for one in functions if one.accepts(1) and catalog.takes_rows(one)])
 
 
 def _judge_check(check: Reading, catalog: Catalog) -> Refused | None:
@@ -76,27 +86,38 @@ def _judge_check(check: Reading, catalog: Catalog) -> Refused | None:
     return _Resolver(catalog, (PG_CATALOG,), ()).text(check)
 
 
-class _Resolver:
-    __slots__ = ("age_only", "audit", "catalog", "depth", "named", "parameters", "path", "seen", "tags")
+def _judge_body(body: Reading, depth: int, catalog: Catalog) -> Dependence | Refused:
+    resolver = _Resolver(catalog, (PG_CATALOG,), (), depth)
+    refused = resolver.text(body)
+    return resolver.dependence() if refused is None else refused
 
-    def __init__(self, catalog: Catalog, path: Sequence[int], parameters: Sequence[int]) -> None:
+
+class _Resolver:
+    __slots__ = ("audit", "builtins", "catalog", "depth", "found", "parameters", "path", "relations", "row_functions")
+
+    def __init__(self, catalog: Catalog, path: Sequence[int], parameters: Sequence[int], depth: int = 0) -> None:
         self.catalog = catalog
         self.path = tuple(path) if PG_CATALOG in path else (PG_CATALOG, *path)
         self.parameters = [0 if oid == UNKNOWN_TYPE else oid for oid in parameters] if parameters else []
-        self.audit = _audit(catalog)
-        self.tags: set[int] = set()
-        self.named: dict[str, None] = {}
-        self.seen: set[int] = set()
-        self.age_only = False
-        self.depth = 0
+        self.audit, self.relations, self.builtins, self.row_functions = _judged(catalog)
+        self.found: list[Dependence] = []
+        self.depth = depth
+        """How many views this text stands behind."""
 
     def answer(self, reading: Reading) -> Cacheable:
-        scan: list[int] = []
+        scan: tuple[int, ...] = ()
         count = max(reading.parameters, len(self.parameters))
         if count:
             declared = [*self.parameters, *[0] * (count - len(self.parameters))]
-            scan = [number for number, oid in enumerate(declared, 1) if not oid or self._is_scanned(oid)]
-        return Cacheable(tuple(sorted(self.tags)), tuple(sorted(self.named)), tuple(scan), self.age_only)
+            scan = tuple([number for number, oid in enumerate(declared, 1) if not oid or self._is_scanned(oid)])
+        tags, names, age_only, _ = self.found[0] if len(self.found) == 1 else self.dependence()
+        return Cacheable(tags, names, scan, age_only)
+
+    def dependence(self) -> Dependence:
+        """What all that was met depends on."""
+        tags = {tag for one in self.found for tag in one.tags}
+        names = {name for one in self.found for name in one.names}
+        return Dependence(tuple(sorted(tags)), tuple(sorted(names)), any(one.age_only for one in self.found))
 
     def _is_scanned(self, oid: int) -> bool:
         # A leave that was given for data does not hold for parameters, which may become dates at run time then.
@@ -113,95 +134,34 @@ class _Resolver:
                     continue
                 return Refused(Rule.RELATION, ".".join(names), "there is no such relation in the search path")
             relations.append(relation)
+        has_harmless_columns = True
         for relation in relations:
-            refused = self._relation(relation)
-            if refused is not None:
-                return refused
-        return self._contents(reading, relations)
+            found = self.relations.judge(relation, self.depth)
+            if isinstance(found, Refused):
+                return found
+            self.found.append(found)
+            has_harmless_columns = has_harmless_columns and found.has_harmless_columns
+        return self._contents(reading, relations, has_harmless_columns)
 
-    def _contents(self, reading: Reading, relations: list[Relation]) -> Refused | None:
+    def _contents(self, reading: Reading, relations: list[Relation], has_harmless_columns: bool) -> Refused | None:
         for method in reading.sampling:
             if method[-1] not in ("system", "bernoulli") or not self._means_builtin(method):
                 return Refused(Rule.RELATION, f"TABLESAMPLE {method[-1]}")
+        has_time_zone = False
         for call in reading.calls:
-            refused = self._call(call)
-            if refused is not None:
-                return refused
+            if (self.path, call) not in self.builtins:
+                refused = self._call(call)
+                if refused is not None:
+                    return refused
+                has_time_zone = has_time_zone or call.names[-1] == "timezone"
         return (
             (self._attributes(reading, relations) if reading.attributes else None)
             or (self._operators(reading) if reading.operators else None)
-            or self._types(reading, relations)
+            or (None if has_harmless_columns else self._columns(reading, relations))
+            or (self._parameters() if self.parameters else None)
             or (self._conversions(reading, relations) if reading.conversions else None)
-            or (self._time_zone(reading, relations) if reading.calls else None)
+            or (self._time_zone(reading, relations) if has_time_zone else None)
         )
-
-    # --- rules 10, 12, 13 ---
-
-    def _relation(self, relation: Relation) -> Refused | None:
-        if relation.oid in self.seen:
-            return None
-        self.seen.add(relation.oid)
-        catalog = self.catalog
-        name = catalog.qualified(relation)
-        if catalog.schema_names.get(relation.schema) in _CATALOG_SCHEMAS:
-            return Refused(Rule.RELATION, name, "catalogs change without an event")
-        if relation.has_row_security:
-            return Refused(Rule.ROW_SECURITY, name, "row security shows each role other rows")
-        if relation.kind == "v":
-            self.named[name] = None
-            self.tags.add(relation.oid)
-            return self._view(relation, name)
-        family = catalog.descendants.get(relation.oid)
-        if family is None:
-            refused = self._storage(relation)
-            if refused is not None:
-                return refused
-            self.tags.add(relation.oid)
-        else:
-            for oid in family:
-                member = catalog.relations.get(oid)
-                refused = Refused(Rule.RELATION, str(oid)) if member is None else self._storage(member)
-                if refused is not None:
-                    return refused
-            self.tags |= family
-        self.named[name] = None
-        if relation.is_partition:
-            self.tags |= catalog.ancestors.get(relation.oid, frozenset())
-        return None
-
-    def _storage(self, relation: Relation) -> Refused | None:
-        """Rule 10: rows that the origin logs, in a table that it keeps itself."""
-        if relation.kind in ("r", "p", "m") and relation.persistence == "p" and not relation.has_row_security:
-            return None
-        name = self.catalog.qualified(relation)
-        if relation.has_row_security:
-            return Refused(Rule.ROW_SECURITY, name, "row security shows each role other rows")
-        what = _KINDS.get(relation.kind, "unlogged table" if relation.persistence == "u" else "temporary table")
-        if what in ("foreign table", "unlogged table"):
-            if self.catalog.declarations.allows_age_only(name):
-                self.age_only = True
-                return None
-            return Refused(Rule.RELATION, f"{what} {name}", "it changes without an event; cache_age_only allows it")
-        return Refused(Rule.RELATION, f"{what} {name}")
-
-    def _view(self, view: Relation, name: str) -> Refused | None:
-        """Rule 12: the body counts as if it stood in the text; its names are qualified, or pg_catalog's."""
-        body = self.catalog.body(view.oid)
-        if isinstance(body, Refused):
-            return Refused(Rule.VIEW, name, body.hint, body)
-        if self.depth > _MAX_DEPTH:
-            return Refused(Rule.VIEW, name, "views are nested too deeply")
-        outer, self.path = self.path, (PG_CATALOG,)
-        parameters, self.parameters = self.parameters, []
-        self.depth += 1
-        try:
-            refused = self.text(body)
-        finally:
-            self.path, self.parameters = outer, parameters
-            self.depth -= 1
-        if refused is None or refused.rule in (Rule.RELATION, Rule.ROW_SECURITY, Rule.VIEW):
-            return refused
-        return Refused(Rule.VIEW, name, refused.hint, refused)
 
     # --- rule 14 ---
 
@@ -224,6 +184,10 @@ class _Resolver:
             if refused is not None:
                 return refused
         if candidates:
+            if call.names[-1] != "timezone" and all([function.is_builtin for function in candidates]):  # noqa: C419
+                if len(self.builtins) >= _MAX_BUILTINS:
+                    self.builtins.clear()
+                self.builtins.add((self.path, call))
             return None
         if call.arguments == 1 and self.catalog.type(call.names, self.path) is not None:
             return None  # a cast in other words: judged with the conversions
@@ -269,9 +233,10 @@ class _Resolver:
             relation = self.catalog.relation(tuple(table.split(".", 1)), self.path)
             if relation is None:
                 return Refused(Rule.FUNCTION, f"{name}()", f"it is declared to read {table}, which does not exist")
-            refused = self._relation(relation)
-            if refused is not None:
-                return refused
+            found = self.relations.judge(relation, self.depth)
+            if isinstance(found, Refused):
+                return found
+            self.found.append(found)
         return self._signature(function)
 
     def _signature(self, function: Function) -> Refused | None:
@@ -283,8 +248,6 @@ class _Resolver:
 
     def _time_zone(self, reading: Reading, relations: list[Relation]) -> Refused | None:
         """AT TIME ZONE turns a time into a timetz, whose offset is that of today (§5.1); so no time must be near."""
-        if not any(call.names[-1] == "timezone" for call in reading.calls):
-            return None
         types = [
             self.catalog.type(conversion.names, self.path)
             for conversion in reading.conversions
@@ -305,7 +268,7 @@ class _Resolver:
     def _attributes(self, reading: Reading, relations: list[Relation]) -> Refused | None:
         """``t.f`` and ``(t).f`` call the function ``f`` where there is no column of that name (xfunc-sql, "field selection")."""
         for qualifier, name in reading.attributes:
-            if name not in self.catalog.functions or self._is_column(qualifier, name, reading):
+            if name not in self.row_functions or self._is_column(qualifier, name, reading):
                 continue
             for function in self.reachable((name,), 1):
                 if self.catalog.takes_rows(function):
@@ -347,7 +310,7 @@ class _Resolver:
             return Refused(Rule.OPERATOR, name, "cache_trust_immutable is off")
         return None
 
-    def _types(self, reading: Reading, relations: list[Relation]) -> Refused | None:
+    def _columns(self, reading: Reading, relations: list[Relation]) -> Refused | None:
         for relation in relations:
             columns = self.catalog.columns.get(relation.oid, {})
             for name in columns if reading.has_star else columns.keys() & reading.columns:
@@ -355,6 +318,9 @@ class _Resolver:
                 if refused is not None:
                     column = f"{self.catalog.qualified(relation)}.{name}: {refused.object}"
                     return Refused(refused.rule, column, refused.hint, refused.because)
+        return None
+
+    def _parameters(self) -> Refused | None:
         for oid in self.parameters:
             if oid:
                 refused = self.audit.refusal(oid)

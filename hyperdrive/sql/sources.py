@@ -8,7 +8,7 @@ only be a refusal too many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
 Tree: TypeAlias = dict[str, Any]
@@ -38,8 +38,10 @@ Definitions: TypeAlias = dict[str, tuple[Source, ...]]
 """Name of an output column → everything in the statement that is called so. Under ``*`` stands what may define any name."""
 
 
-def names_of(parts: Iterable[Tree]) -> tuple[str, ...]:
+def names_of(parts: Sequence[Tree]) -> tuple[str, ...]:
     """The words of a qualified name, without the database's."""
+    if len(parts) == 1 and "String" in parts[0]:  # most are of one word
+        return (parts[0]["String"].get("sval", ""),)
     return tuple([part["String"].get("sval", "") for part in parts if "String" in part])
 
 
@@ -225,7 +227,7 @@ def _define(found: dict[str, list[Source]], key: str, value: Tree) -> None:
         add("*", UNKNOWN)
 
 
-def _rename(found: dict[str, list[Source]], new_names: Iterable[Tree], select: Tree) -> None:
+def _rename(found: dict[str, list[Source]], new_names: Sequence[Tree], select: Tree) -> None:
     names = names_of(new_names)
     if names:
         columns = outputs(select) or []

@@ -147,7 +147,8 @@ class Extended(Sharing):
         return len(out) > before
 
     def _lend_for(self, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> None:
-        if verdict is not None and self._shared and not verdict.is_plain:
+        # DEALLOCATE reads no statement: only an Execute of it that is the origin's needs one there to free.
+        if verdict is not None and self._shared and not verdict.is_plain and verdict.kind is not Kind.DEALLOCATE:
             self._lend_names(verdict, server, out)
 
     def _parse(self, raw: bytes, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> None:
@@ -329,6 +330,8 @@ class Extended(Sharing):
                 if verdict is not None and portal in self._bound_here and self._deallocates(verdict, server):
                     return
                 self._check_currval(verdict, server)
+                if verdict is not None and verdict.kind is Kind.DEALLOCATE:
+                    self._lend_names(verdict, server, out)
                 out.append(raw)
                 self._before(verdict, server)
                 server.queue.append(Expected("E", watch=self._watch(verdict, server, parameters)))

@@ -130,7 +130,7 @@ class Ledger:
             if self._may_resend(head, fields.get("C")):
                 return b""
             self._skip_to_sync()
-        if head.kind == "P" and head.statement is None and not self._parses_unnamed_later():
+        if head.kind == "P" and head.statement is None and head.named is None and not self._parses_unnamed_later():
             self.unnamed = None
             if self.client is not None and head.action is not Action.SKIP:  # what we Parse again the client still has
                 self.client.unnamed = None
@@ -151,11 +151,14 @@ class Ledger:
         if head.name is not None:
             # A Parse that had to go ahead of the client's Bind: the error belongs to the client's statement (W-20).
             return None
+        if head.named is not None and not (self.queue and self.queue[0] is replies.SKIP_SYNC):
+            # One that lends SQL a name, in the client's own scope: nothing else tells why that has failed (W-24).
+            return None
         return b""
 
     def _parses_unnamed_later(self) -> bool:
         """A later scope of the flight has made the unnamed statement anew."""
-        return any(entry.kind == "P" and entry.statement is None for entry in self.queue)
+        return any(entry.kind == "P" and entry.statement is None and entry.named is None for entry in self.queue)
 
     def _may_resend(self, head: Expected, sqlstate: str | None) -> bool:
         """Whether the scope failed, before anything ran, for a reason that the client need not know: then it goes out again.

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from difflib import unified_diff
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, note, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, note, settings
 from hypothesis import strategies as st
 
 from hyperdrive.testing.databases import database_of
@@ -116,6 +116,7 @@ def masked(lines: list[str], parameters: dict[str, str]) -> list[str]:
     return [SOURCE.sub("", line) for line in lines] if parameters else lines
 
 
+@example(number=14096, phrases=[511, 4083], logins=[{}, {}], servers=1, isolates=False)
 @settings(
     max_examples=EXAMPLES,
     derandomize=not SOAK,

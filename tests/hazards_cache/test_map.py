@@ -43,7 +43,7 @@ RULES: dict[str, str] = {
     "19 invalidated": "cache/test_rules.py::test_r19_invalidated_and_expired hyperdrive/cache/test_tags.py::test_an_invalidated_entry_is_not_served_inside_its_stale_window_either",
     "19 expired": "cache/test_rules.py::test_r19_invalidated_and_expired cache/test_serving.py::test_past_its_stale_window_an_answer_is_a_miss",
     "20 raced": "cache/test_races.py::test_a_write_during_a_fill_is_not_overwritten_by_it hyperdrive/cache/test_fill.py::test_the_interleaving_of_the_rules",
-    "21 reply": "cache/test_serving.py::test_an_answer_with_a_notice_is_not_stored cache/test_serving.py::test_errors_are_never_stored",
+    "21 reply": "cache/test_explained.py::test_rule_21_a_notice_forbids_storing cache/test_serving.py::test_errors_are_never_stored",
     "22 size": "cache/test_rules.py::test_r22_size cache/test_serving.py::test_an_answer_over_the_cap_streams_and_is_not_stored",
     "23 admission": "cache/test_rules.py::test_r23_admission hyperdrive/cache/test_store.py::test_a_hundred_thousand_keys_of_a_scan_do_not_push_out_a_hot_one",
 }  # fmt: skip

@@ -188,7 +188,8 @@ class Extended(Sharing):
         named = self._shared[key] = Named(shared, key, in_force, self.pipe.epoch)
         self._here().add(shared)
         present = server.statements.get(shared)
-        if present and _accepts(server):
+        if present and _accepts(server) and self.pipe.epoch in (shared.parsed_in, shared.described_in):
+            # It has it, and would take the text again: the schema is still the one in which it did (W-26).
             server.statements.move_to_end(shared)
             server.queue.append(fake(messages.PARSE_COMPLETE, kind="P", named=named))
             return

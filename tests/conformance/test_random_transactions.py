@@ -117,6 +117,7 @@ def masked(lines: list[str], parameters: dict[str, str]) -> list[str]:
 
 
 @example(number=14096, phrases=[511, 4083], logins=[{}, {}], servers=1, isolates=False)
+@example(number=265, phrases=[1720, 83], logins=[{}, {}], servers=1, isolates=False)
 @settings(
     max_examples=EXAMPLES,
     derandomize=not SOAK,

@@ -288,6 +288,22 @@ async def test_w26_in_a_transaction_nothing_is_sent_twice(scene: Scene) -> None:
     await a.query("rollback")
 
 
+async def test_w26_a_text_is_refused_when_its_table_is_gone(scene: Scene) -> None:
+    """The server still has it, under a name of ours: that says nothing of whether the origin would take it again."""
+    await scene.start(servers=1)
+    a, b = await scene.client(), await scene.client()
+    await a.query("create table gone (v int)")
+    assert not (await a.scope(parse("select v from gone", "s1") + S)).errors
+    await a.query("drop table gone")
+    for client in (a, b):
+        assert ["42P01"] == (await client.scope(parse("select v from gone", "s2") + S)).errors
+        assert ["26000"] == (await client.scope(bind("s2") + execute() + S)).errors
+    await a.query("create table gone (v int)")
+    for client in (a, b):
+        assert ["SELECT 0"] == (await client.scope(parse("select v from gone", "s2") + bind("s2") + execute() + S)).tags
+    await a.query("drop table gone")
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
 async def test_w27_an_open_portal_holds_its_server(scene: Scene, limit: int) -> None:
     a, b = await scene.client(), await scene.client()

@@ -6,6 +6,7 @@ connection, and its outcome hangs on nothing but the moves before it. So there i
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -144,6 +145,7 @@ PINNING = ("listen", "temp table", "with hold", "pg_advisory_lock(", "prepare q"
 """Words of statements that keep the client's server: whoever disturbs it needs another one."""
 HIDDEN_RESETS = ("RESET ALL;",)
 """Texts of several statements with a RESET among them; see ``test_random_transactions`` for what they do not do."""
+DEFAULTS_LOCALLY = re.compile(r"\bset\s+local\s+\w+\s*(=|to)\s*default\b", re.IGNORECASE)
 LISTS = (
     "select 1; select 2", "insert into t values (10, 'x'); select 1/0", "begin; insert into t values (11, 'y'); commit", "select 1/0; commit",
     "savepoint a; select 1; rollback to a", "commit; begin; select 2", "select 1; set local work_mem = '1MB'; show work_mem", "; ;select 1;;",
@@ -275,6 +277,13 @@ def pins(talk: Talk) -> bool:
 def resets_out_of_sight(talk: Talk) -> bool:
     """A RESET stands among other statements, or DISCARD ALL goes to the server: of a pinned client, or in a pipeline."""
     return _says(talk, HIDDEN_RESETS) or _says(talk, ("discard all", "DISCARD ALL"))
+
+
+def leaves_a_source(talk: Talk) -> bool:
+    """It has SET LOCAL … TO DEFAULT, and RESET ALL: in one transaction the two leave a source that is the stack's, not the value's."""
+    return _says(talk, ("reset all", "RESET ALL")) and any(
+        DEFAULTS_LOCALLY.search(said.text) for move in talk for said in _said(move)
+    )
 
 
 def _says(talk: Talk, words: tuple[str, ...]) -> bool:

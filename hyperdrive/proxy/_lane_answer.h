@@ -62,13 +62,20 @@ static int served(PyObject *client, PyObject *server, PyObject *state)
     return count(GET(context, context_stats), stats_released) < 0 || release(GET(context, context_pool), server) < 0 ? -1 : 0;
 }
 
+/* Nothing was asked of the server that may have changed rows; None is that nobody wants to know. */
+static int is_nothing_noted(PyObject *state)
+{
+    PyObject *noted = GET(state, state_noted);
+    return noted == Py_None || (noted != NULL && PyDict_CheckExact(noted) && PyDict_GET_SIZE(noted) == 0);
+}
+
 /* As `ask`, for what a server says. */
 static int answer(PyObject *server, PyObject *data)
 {
     PyObject *state = GET(server, server_session), *client = GET(server, server_client);
     if (!IS(state, state) || !IS(client, client) || GET(client, client_server) != server ||
         !IS_FLAG(server, server__held, Py_None) || !IS_FLAG(server, server_filling, Py_None) ||
-        !IS_FLAG(state, state_noted, Py_None) || !IS_FLAG(state, state_usual, Py_True) ||
+        !is_nothing_noted(state) || !IS_FLAG(state, state_usual, Py_True) ||
         PyBytes_GET_SIZE(GET(state, state__tail)) != 0)
         return 0;
     PyObject *queue = GET(state, state_queue), *session = GET(client, client_session), *context = GET(client, client_context);

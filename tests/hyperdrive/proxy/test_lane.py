@@ -96,6 +96,8 @@ class World:
     def _server(self, pid: int) -> ServerConnection:
         server = ServerConnection(self.context, pid, b"key", self.view, "nowhere")
         server.attach(cast("Transport", Wire()))
+        if self.proxy.cache is not None and self.proxy.cache.is_on:
+            server.session.noted = {}  # as after login
         self.context.pool.adopt(server)
         return server
 
@@ -344,6 +346,32 @@ async def test_the_usual_never_reaches_python(cache: str) -> None:
             world.hears(1, lambda reply: [reply])
             assert cast("Wire", world.clients[0].transport).unread.endswith(m.READY_IDLE)
     assert [] == calls
+
+
+@compiled
+async def test_the_answer_to_a_miss_never_reaches_python() -> None:
+    """Of what is asked while the cache is on, much is decided in Python; what comes back is as usual as without it, but for writes."""
+    module, _ = lane.load()
+    assert module is not None
+    calls: list[bytes] = []
+
+    def python(one: object, data: bytes) -> None:
+        calls.append(data)
+        lane.PYTHON[1](one, data)
+
+    world = World(lane.around(module, lane.PYTHON[0], python), CACHES["reads"])
+    reads = [m.query(SELECT + b"1"), m.parse(b"", SELECT + b"$1") + scope(b"", b"1"), m.query(SELECT + b"2")]
+    for data in reads:
+        world.says(0, data)
+        noted = world.servers[1].session.noted
+        assert noted is not None
+        noted.clear()  # as if a catalog had shown that it writes nothing
+        world.hears(1, lambda reply: [reply])
+        assert cast("Wire", world.clients[0].transport).unread.endswith(m.READY_IDLE)
+    assert [] == calls
+    world.says(0, m.query(b"UPDATE pgbench_accounts SET abalance = 1"))
+    world.hears(1, lambda reply: [reply])
+    assert 1 == len(calls)
 
 
 def key_of(client: ClientConnection, data: bytes) -> bytes:

@@ -389,7 +389,7 @@ class ClientSession(Endings):
             if self._shared and not server.open_scope and self._lend_names(verdict, server, out):
                 out.append(messages.SYNC)
                 server.queue.append(replies.SKIP_SYNC)
-            restored = self._reset_to_base(verdict, server)
+            restored = self._reset_to_base(verdict)
             if restored is not None:
                 sql, tag = restored
                 out.append(messages.query(sql))
@@ -412,7 +412,7 @@ class ClientSession(Endings):
         server.queue.append(Expected("Q", watch=self._watch(verdict, server)))
         return True
 
-    def _reset_to_base(self, verdict: Verdict, server: ServerSession) -> tuple[bytes, bytes] | None:
+    def _reset_to_base(self, verdict: Verdict) -> tuple[bytes, bytes] | None:
         """RESET goes back to what the client gave at start-up, which the server does not know of (W-05): SQL and tag for it."""
         base = self.journal.base.items
         single = verdict.single
@@ -425,8 +425,7 @@ class ClientSession(Endings):
         setting = single.setting
         if setting is None or setting.form not in (Form.RESET, Form.DEFAULT) or setting.name not in base:
             return None
-        if setting.is_local and server.status == IDLE and self.live is None:
-            return None  # a warning, and no effect
+        # Of what is local outside a transaction the origin warns, whatever the value is.
         sql = base[setting.name]
         return (sql.replace(b"SET", b"SET LOCAL", 1) if setting.is_local else sql), single.tag
 

@@ -246,10 +246,7 @@ class Extended(Sharing):
         if not name:
             if self.unnamed is None:
                 raise UnknownStatement("unnamed prepared statement does not exist")
-            if server.unnamed is not self.unnamed:
-                out.append(first_message(self.unnamed))
-                server.queue.append(Expected("P", Action.SKIP, name=b""))
-                server.unnamed = self.unnamed
+            self._send_unnamed(server, out)
             verdict = self.unnamed_verdict
             out.append(raw)
             server.queue.append(replies.BIND)
@@ -304,10 +301,7 @@ class Extended(Sharing):
         if not name:
             if self.unnamed is None:
                 raise UnknownStatement("unnamed prepared statement does not exist")
-            if server.unnamed is not self.unnamed:
-                out.append(first_message(self.unnamed))
-                server.queue.append(Expected("P", Action.SKIP, name=b""))
-                server.unnamed = self.unnamed
+            self._send_unnamed(server, out)
             out.append(raw)
         else:
             found = self._ensure(name, server, out)
@@ -318,7 +312,7 @@ class Extended(Sharing):
                 server.queue.append(entry)
                 return
             out.append(raw)
-        server.queue.append(replies.DESCRIBE_STATEMENT)
+        server.queue.append(replies.DESCRIBE_STATEMENT if name else self._describes_unnamed())
 
     def _execute(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         server.open_scope = True

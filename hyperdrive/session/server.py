@@ -332,7 +332,8 @@ class ServerSession(Ledger):
             if message == named.told:
                 return b""
             self.failed = True
-            self.statements[named.statement] = False  # what it has now is not what its clients were told
+            if named.statement in self.statements:
+                self.statements[named.statement] = False  # what it has now is not what its clients were told
             if self.client is not None:
                 self.client.changed(head)
                 if head.action is Action.CHECK:
@@ -387,7 +388,7 @@ class ServerSession(Ledger):
         )
 
     def _notice(self, message: bytes) -> bytes | None:
-        if self.client is not None and self.queue and self.queue[0].action is Action.FORWARD:
+        if self.client is not None and self.queue and self.queue[0].action in (Action.FORWARD, Action.INSTEAD):
             return None
         if self.client is not None and not self.queue:
             return None

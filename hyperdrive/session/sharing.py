@@ -8,14 +8,14 @@ client was told of its rows is held against what they are now (W-26), and a text
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import Final
+from typing import Final, NamedTuple
 
 from hyperdrive.errors import UnknownStatement
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import BIND, DESCRIBE
 from hyperdrive.session import aside, replies
 from hyperdrive.session.answers import Answers
-from hyperdrive.session.batch import shown
+from hyperdrive.session.batch import first_message, shown
 from hyperdrive.session.outcome import may_change_settings
 from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.replies import Action, Expected
@@ -29,6 +29,16 @@ _OURS: Final = replies.HELD | replies.AHEAD
 """Entries of what was answered already: it changes nothing that the session's label does not say."""
 
 
+class _Told(NamedTuple):
+    """The unnamed statement as its client was told of it."""
+
+    parse: bytes
+    """Its Parse, by identity."""
+    named: Named
+    epoch: int
+    """The schema epoch in which that was so."""
+
+
 class WaitError(Exception):
     """An op, and what follows it, has to wait for replies that are outstanding."""
 
@@ -39,12 +49,14 @@ WAIT: Final = WaitError()
 class Sharing(Answers):
     """The part of a client session that sees to it that a server has its statements."""
 
-    __slots__ = ("_on_its_way", "_parsed_here")
+    __slots__ = ("_on_its_way", "_parsed_here", "_unnamed_told")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
         self._parsed_here: set[SharedStatement] | None = None
         """Statements that were Parsed in the scope being composed."""
+        self._unnamed_told: _Told | None = None
+        """The unnamed statement that was described by itself last."""
         self._on_its_way: Set[SharedStatement] = _NOTHING_READ
         """Statements that are read ahead of the batch, in scopes of our own."""
 
@@ -116,6 +128,32 @@ class Sharing(Answers):
             if found.told is not None and found.told != messages.NO_DATA:
                 self._compare(found, server, out)
         return found
+
+    def _send_unnamed(self, server: ServerSession, out: list[bytes]) -> None:
+        """See to it that *server* has the client's unnamed statement, and that it still is what the client was told (W-21, W-26)."""
+        parse, told = self.unnamed, self._unnamed_told
+        assert parse is not None
+        if server.unnamed is parse:
+            return
+        if told is None or told.parse is not parse:
+            told = None
+            out.append(first_message(parse))
+        else:
+            out.append(told.named.statement.parse_message(told.named.types))
+        server.queue.append(Expected("P", Action.SKIP, name=b""))
+        server.unnamed = parse
+        if told is not None and told.epoch != self.pipe.epoch and told.named.told not in (None, messages.NO_DATA):
+            self._unnamed_told = told._replace(epoch=self.pipe.epoch)
+            self._compare(told.named, server, out)
+
+    def _describes_unnamed(self) -> Expected:
+        """What a Describe of the unnamed statement gives is remembered, as rows may come for it in a later scope."""
+        parse, verdict = self.unnamed, self.unnamed_verdict
+        if parse is None or verdict is None:
+            return replies.DESCRIBE_STATEMENT
+        named = Named(SharedStatement(b"", first_message(parse)[6:], verdict), b"")
+        self._unnamed_told = _Told(parse, named, self.pipe.epoch)
+        return Expected("DS", named=named, describes=True)
 
     def _in_force(self, server: ServerSession) -> Label:
         """The settings under which *server* reads what is sent now; ``DOUBT`` while something is outstanding that may change them."""

@@ -197,6 +197,22 @@ async def test_w05_start_up_options(scene: Scene, options: str, name: str, expec
     assert await other.value(f"show {name}") == before
 
 
+async def test_w05_a_local_default_is_that_of_start_up(scene: Scene) -> None:
+    """Also in one write with BEGIN, when nobody here knows yet whether there is a transaction; outside it is a warning."""
+    await scene.start(hold_begin=False, local_settings=False)
+    pipelined = (
+        query("begin")
+        + query("set local application_name to default")
+        + query("show application_name")
+        + query("rollback")
+    )
+    named = await scene.client(application_name="talk")
+    replies = await named.scope(pipelined, ready=4)
+    assert replies.rows == [("talk",)]
+    assert "S" not in replies.letters
+    assert (await named.query("set local application_name to default")).notices == ["25P01"]
+
+
 @pytest.mark.parametrize(
     ("parameters", "sqlstate"),
     [

@@ -304,6 +304,26 @@ async def test_w26_a_text_is_refused_when_its_table_is_gone(scene: Scene) -> Non
     await a.query("drop table gone")
 
 
+@pytest.mark.parametrize("writes", [False, True])
+async def test_w26_the_unnamed_statement_is_what_its_client_was_told(scene: Scene, writes: bool) -> None:
+    """Another client had the server meanwhile, so it is parsed anew, in another schema: rows of another type would be misread."""
+    await scene.start(servers=1)
+    a, b = await scene.client(), await scene.client()
+    await a.query("create table changes (v int); insert into changes values (1)")
+    text = "insert into changes values (2) returning v" if writes else "select v from changes"
+    run_it = bind() + execute() + S
+    assert (await a.scope(parse(text) + describe_statement() + S)).letters == "1tTZ"
+    await b.scope(extended("select 'b'") + S)
+    assert (await a.scope(run_it)).letters[:2] == "2D"
+    await b.query("alter table changes alter v type text")
+    assert (await a.scope(run_it)).errors == ["0A000"]
+    assert (await a.query("select count(*) from changes")).rows == [("2" if writes else "1",)]
+    await a.scope(parse(text) + describe_statement() + S)
+    await b.scope(extended("select 'b'") + S)
+    assert (await a.scope(run_it)).letters[:2] == "2D"
+    await a.query("drop table changes")
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
 async def test_w27_an_open_portal_holds_its_server(scene: Scene, limit: int) -> None:
     a, b = await scene.client(), await scene.client()

@@ -46,6 +46,7 @@ _EXITS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.ROLLBACK_TO, Kind.PR
 
 _NO_ROWS: Final = frozenset(
     {
+        Kind.EMPTY,
         Kind.BEGIN,
         Kind.SAVEPOINT,
         Kind.RELEASE,
@@ -234,7 +235,8 @@ class Extended(Sharing):
         if lacking is None:
             return False
         verdict, types = lacking
-        if verdict.single is None or verdict.single.kind not in _NO_ROWS:
+        kind = verdict.single.kind if verdict.single is not None else verdict.kind
+        if kind not in _NO_ROWS:
             raise TransactionAborted(ABORTED_TEXT)
         server.queue.append(fake(messages.message(b"t", types) + messages.NO_DATA, kind="DS"))
         return True

@@ -122,6 +122,7 @@ def masked(lines: list[str], is_sourceless: bool) -> list[str]:
 @example(number=240420, phrases=[641], logins=[{}, {}], servers=1, isolates=False)
 @example(number=395, phrases=[58], logins=[{}, {}], servers=1, isolates=False)
 @example(number=20407, phrases=[107], logins=[{}, STARTUPS[2]], servers=1, isolates=False)
+@example(number=14759, phrases=[103], logins=[{}, {}], servers=1, isolates=False)
 @example(number=265, phrases=[1720, 83], logins=[{}, {}], servers=1, isolates=False)
 @settings(
     max_examples=EXAMPLES,

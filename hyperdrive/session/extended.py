@@ -236,10 +236,17 @@ class Extended(Sharing):
             return False
         verdict, types = lacking
         kind = verdict.single.kind if verdict.single is not None else verdict.kind
-        if kind not in _NO_ROWS:
+        if kind not in _NO_ROWS and not self._was_without_rows(name):
             raise TransactionAborted(ABORTED_TEXT)
         server.queue.append(fake(messages.message(b"t", types) + messages.NO_DATA, kind="DS"))
         return True
+
+    def _was_without_rows(self, name: bytes) -> bool:
+        """The origin has described it as one that gives no rows, in whatever schema: a text does or does not."""
+        if name:
+            return self._shared[name[:NAME_BYTES]].statement.told[1] == messages.NO_DATA
+        told = self._unnamed_told
+        return told is not None and told.parse is self.unnamed and told.named.told == messages.NO_DATA
 
     def _bind(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         portal, name_start = name_at(raw, 5)

@@ -253,6 +253,25 @@ async def test_w25_describe_in_a_failed_transaction(scene: Scene) -> None:
     assert (await a.query("rollback")).statuses == "I"
 
 
+@pytest.mark.parametrize(
+    ("text", "letters"), [("", "tnZ"), ("delete from t where id = $1", "tnZ"), ("select id from t where id = $1", "EZ")]
+)
+async def test_w25_describe_of_what_a_server_in_a_failed_transaction_lacks(
+    scene: Scene, text: str, letters: str
+) -> None:
+    """It takes no Parse then, so what it would say is said here: of what gives no rows, that."""
+    await scene.start(servers=2, max_prepared_statements=1)
+    a = await scene.client()
+    await a.scope(parse(text, "s") + describe_statement("s") + S)
+    await a.scope(parse("select 2", "another") + S)
+    await a.query("begin; select 1/0")
+    assert (await a.scope(describe_statement("s") + S)).letters == letters
+    direct = await scene.direct()
+    await direct.scope(parse(text, "s") + S)
+    await direct.query("begin; select 1/0")
+    assert (await direct.scope(describe_statement("s") + S)).letters == letters
+
+
 async def test_w26_a_changed_result_type_heals_itself(scene: Scene) -> None:
     await scene.sql("create table c (a int); insert into c values (1)")
     a, b = await scene.client(), await scene.client()

@@ -193,6 +193,7 @@ class App:
         logging.getLogger("hyperdrive").setLevel(settings.log_level.upper())
         if query_is_new:
             await proxy.directory.replace_auth_query(auth_query(self.dsn, settings))
+        self.control.actions.reloads += 1
         changed = ", ".join(found.changed) or "nothing"
         log.info("= configuration read again; changed: %s", changed)
         if found.needs_restart:
@@ -236,6 +237,7 @@ class App:
             await self._peer_server.start(peer_path(member.directory, member.number))
         if self._fanout is not None:
             await self._fanout.start()
+            await self.control.catch_up()
         if self._shared is not None:
             self._shared.start()
         for address in settings.listen:

@@ -5,12 +5,16 @@ Knows the proxy; knows neither who asks nor the other workers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from hyperdrive.control.cached import purge
-from hyperdrive.errors import QueryCanceled, ShuttingDown
+from hyperdrive.errors import ClientError, ConfigError, QueryCanceled, ShuttingDown
 from hyperdrive.pool.interfaces import CloseReason
 from hyperdrive.proxy.proxy import Proxy
+
+log = logging.getLogger("hyperdrive.control")
 
 BY_DATABASE = ("pause", "resume", "reconnect", "kill", "disable", "enable")
 
@@ -21,19 +25,32 @@ class LocalActions:
     def __init__(self, proxy: Proxy, reload: Callable[[], Awaitable[str]], stop: Callable[[str], None]) -> None:
         self.proxy = proxy
         self.reload = reload
-        self.stop = stop
+        self._stop = stop
+        self._shutdown: str | None = None
+        self.reloads = 0
+        """How often the configuration was read again."""
+        self.given = 0
+        """Commands that were carried out; who takes over from others while one comes in asks again."""
 
     async def do(self, action: str, database: str | None) -> None:
-        """One of ``BY_DATABASE``; *database* as clients call it."""
+        """One of ``BY_DATABASE``; *database* as clients call it.
+
+        Raises:
+            ClientError: RESUME of one database while PAUSE holds for all.
+            QueryCanceled: PAUSE was ended before it was complete.
+        """
         if database is not None:
             database = self.proxy.settings.database_names.get(database, database)
         pools = self.proxy.pools
+        self.given += 1
         match action, database:
             case "pause", _:
                 pools.pause(database)
                 await pools.until_quiet(database)
                 if not pools.is_paused(database):
                     raise QueryCanceled("PAUSE was ended by RESUME before all servers had come back")
+            case "resume", str() if pools.is_paused(None):
+                raise ClientError("PAUSE holds for all databases: RESUME without a name ends it", sqlstate="55000")
             case "resume", _:
                 pools.resume(database)
             case "reconnect", _:
@@ -44,6 +61,35 @@ class LocalActions:
                 self.proxy.disabled.add(database)
             case "enable", str():
                 self.proxy.disabled.discard(database)
+
+    def shut_down(self, how: str) -> None:
+        """SHUTDOWN; *how* is what it waits for."""
+        self._shutdown = how
+        self._stop(how)
+
+    # --- what outlives its command ------------------------------------------------------------------------------------
+
+    def standing(self) -> dict[str, Any]:
+        """What holds until another command ends it, for a worker that begins now."""
+        return {
+            "paused": list(self.proxy.pools.paused),
+            "disabled": list(self.proxy.disabled),
+            "reloads": self.reloads,
+            "shutdown": self._shutdown,
+        }
+
+    async def take_over(self, standing: dict[str, Any]) -> None:
+        """Hold to it as well."""
+        for database in standing["paused"]:
+            self.proxy.pools.pause(database)
+        self.proxy.disabled.update(standing["disabled"])
+        if standing["reloads"] and not self.reloads:
+            try:
+                await self.reload()
+            except ConfigError as error:
+                log.error("! the others have read a configuration that cannot be read now: %s", error.log_text)
+        if standing["shutdown"] is not None and self._shutdown is None:
+            self.shut_down(standing["shutdown"])
 
     def _kill(self, database: str | None) -> None:
         """Clients are told; servers go without a word, whatever they run. New clients wait for RESUME."""

@@ -193,7 +193,8 @@ class LocalRows:
             at_origin[pool.key.database] += sum(1 for _ in pool.servers())
             clients[pool.key.database] += pool.clients
         names = {proxy.settings.database_names.get(name, name): name for name in settings.databases}
-        for key in [self._main.database, *at_origin]:
+        held = {name for name in (*proxy.disabled, *proxy.pools.paused) if name is not None}
+        for key in [self._main.database, *at_origin, *sorted(held)]:
             names.setdefault(key, key)
         servers.update(at_origin)
         rows = []

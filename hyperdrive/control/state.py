@@ -28,7 +28,7 @@ from hyperdrive.config.settings import Settings, shown
 from hyperdrive.control.actions import LocalActions
 from hyperdrive.control.peers import Peer
 from hyperdrive.control.rows import LocalRows
-from hyperdrive.errors import ConfigError, NotReady
+from hyperdrive.errors import ClientError, ConfigError, NotReady
 from hyperdrive.metrics import Family, add_up
 from hyperdrive.pool.snapshot import PoolSnapshot
 from hyperdrive.tasks import spawn
@@ -142,7 +142,9 @@ class Control:
             case {"do": "reload"}:
                 return {"notice": await self.actions.reload()}
             case {"do": "shutdown", "how": str(how)}:
-                self.actions.stop(how)
+                self.actions.shut_down(how)
+            case {"do": "standing"}:
+                return self.actions.standing()
         return {}
 
     def _report(self) -> dict[str, Any]:
@@ -249,7 +251,26 @@ class Control:
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
+    async def catch_up(self) -> None:
+        """Hold to what was commanded before this worker began. To be awaited before clients are let in, and when others can reach it."""
+        given = -1
+        while given != self.actions.given:
+            given = self.actions.given
+            found = await asyncio.gather(*(peer.call(do="standing") for peer in self._peers), return_exceptions=True)
+            for standing in found:
+                # Who does not answer is not there, or begins as well.
+                if not isinstance(standing, BaseException) and given == self.actions.given:
+                    await self.actions.take_over(standing)
+
     async def _everywhere(self, action: str, database: str | None) -> None:
+        if database is not None:
+            await self.refresh()
+            if not any(database in (row.name, row.origin_database) for row in self.databases()):
+                raise ClientError(
+                    f'no such database: "{database}"',
+                    sqlstate="3D000",
+                    hint="SHOW DATABASES lists those that are configured or in use.",
+                )
         await asyncio.gather(
             self.actions.do(action, database),
             *(peer.call(None, do="act", action=action, database=database) for peer in self._peers),
@@ -294,7 +315,7 @@ class Control:
 
     async def shutdown(self, wait_for: str) -> None:
         await asyncio.gather(*(peer.call(do="shutdown", how=wait_for) for peer in self._peers), return_exceptions=True)
-        self.actions.stop(wait_for)
+        self.actions.shut_down(wait_for)
 
 
 def _merge(rows: list[T], key: tuple[str, ...], largest: tuple[str, ...] = ()) -> list[T]:

@@ -168,6 +168,11 @@ class Pools(Generic[S]):
         name = database if database in self.metrics or len(self.metrics) < MAX_COUNTED else OTHERS
         return self.metrics.setdefault(name, PoolMetrics())
 
+    @property
+    def paused(self) -> frozenset[str | None]:
+        """What PAUSE holds for; ``None`` among it is all databases."""
+        return frozenset(self._paused)
+
     def is_paused(self, database: str | None) -> bool:
         """Whether PAUSE holds for *database*; ``None``: for all."""
         return bool(self._paused & {None, database})

@@ -110,7 +110,6 @@ async def test_pause_waits_for_transactions_and_resume_lets_clients_go_on(proxy:
         (row,) = [row for row in await admin("SHOW DATABASES") if row["name"] == "app"]
         assert (1, 0) == (row["paused"], row["current_connections"])
         assert not waiting.done()
-        await admin("RESUME app")
         await admin("RESUME")
         await waiting
 
@@ -126,6 +125,30 @@ async def test_a_pause_that_is_overtaken_by_resume_ends_with_an_error(proxy: Run
         with pytest.raises(psycopg.errors.QueryCanceled):
             await asyncio.wait_for(pausing, 5)
         await holder.execute("select 2")
+
+
+async def test_resume_of_one_database_does_not_end_a_pause_of_all(proxy: RunningProxy, admin: Admin) -> None:
+    """It says so: whoever gave it believes that clients go on."""
+    await admin("PAUSE")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="RESUME without a name"):
+        await admin("RESUME app")
+    await admin("RESUME")
+    await admin("PAUSE app")
+    await admin("RESUME app")
+    async with await client(proxy) as conn:
+        await conn.execute("select 1")
+
+
+@pytest.mark.parametrize("command", ["PAUSE", "RESUME", "KILL", "RECONNECT", "DISABLE", "ENABLE"])
+async def test_a_database_that_is_not_there_is_a_mistake(admin: Admin, command: str) -> None:
+    with pytest.raises(psycopg.errors.InvalidCatalogName, match='no such database: "ap"'):
+        await admin(f"{command} ap")
+
+
+async def test_what_holds_for_a_database_is_shown_while_nobody_uses_it(proxy: RunningProxy, admin: Admin) -> None:
+    await admin("DISABLE app")
+    proxy.pools.close()
+    assert [1] == [row["disabled"] for row in await admin("SHOW DATABASES") if row["name"] == "app"]
 
 
 async def test_reconnect_replaces_servers(proxy: RunningProxy, admin: Admin) -> None:

@@ -177,6 +177,49 @@ async def test_a_worker_that_dies_is_started_anew(pg18: Postgres, tmp_path: Path
             await client.close()
 
 
+async def reborn(one: Served) -> None:
+    """Each worker in turn is killed and started anew."""
+    for victim in one.workers:
+        os.kill(victim, signal.SIGKILL)
+        await eventually(lambda: victim not in one.workers and len(one.workers) == 2, "there are two again")  # noqa: B023
+        await eventually(lambda: both_answer(one), "both answer")
+
+
+async def both_answer(one: Served) -> bool:
+    seen = set()
+    for _ in range(12):
+        async with await psycopg.AsyncConnection.connect(one.url("hyperdrive"), autocommit=True) as connection:
+            seen.add(connection.info.backend_pid & 0xFF)
+    return len(seen) == 2
+
+
+async def asked(one: Served) -> None:
+    client = await one.client()
+    await client.execute(ASK)
+    await client.close()
+
+
+async def test_a_worker_started_anew_holds_to_what_was_commanded(pg18: Postgres, tmp_path: Path) -> None:
+    configuration = tmp_path / "hyperdrive.toml"
+    configuration.write_text('log_level = "info"\nmax_age = "60s"\n')
+    async with served(pg18.app_url, tmp_path, "--config", str(configuration)) as one:
+        await one.console("PAUSE")
+        configuration.write_text('log_level = "info"\nmax_age = "17s"\n')
+        await one.console("RELOAD")
+        await reborn(one)
+        waiting = [asyncio.ensure_future(asked(one)) for _ in range(8)]
+        done, _ = await asyncio.wait(waiting, timeout=0.3)
+        assert not done
+        assert {"17s"} == {row["value"] for row in await one.console("SHOW CONFIG") if row["key"] == "max_age"}
+        await one.console("RESUME")
+        await asyncio.gather(*waiting)
+        await one.console("DISABLE app")
+        await reborn(one)
+        for _ in range(8):
+            with pytest.raises(psycopg.OperationalError, match="not currently accepting"):
+                await one.client()
+
+
 async def test_workers_end_when_the_supervisor_is_killed(pg18: Postgres, tmp_path: Path) -> None:
     async with served(pg18.app_url, tmp_path) as one:
         one.process.kill()

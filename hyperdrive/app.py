@@ -278,6 +278,8 @@ class App:
             self.admin_port = await self._status.start(address.host, address.port, reuse_port=reuse_port)
         except OSError as exc:
             raise ConfigError(f"admin_listen: cannot listen on {address}: {exc.strerror or exc}") from exc
+        if not self.member.number:
+            log.info("= status page and metrics: http://%s:%d/", address.host, self.admin_port)
 
     async def _keep_periods(self) -> None:
         while True:

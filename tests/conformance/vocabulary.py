@@ -6,7 +6,6 @@ connection, and its outcome hangs on nothing but the moves before it. So there i
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,7 +41,7 @@ WATCHED = (
     "transaction_isolation", "transaction_read_only", "transaction_deferrable", "role", "session_authorization",
 )  # fmt: skip
 SETTINGS_SEEN = (
-    "select name, setting, case when name not like 'transaction_%' then source end from pg_settings where name in ("
+    "select name, setting, case when name not like 'transaction_%' and setting is distinct from reset_val then source end from pg_settings where name in ("
     + ", ".join(f"'{name}'" for name in WATCHED)
     + ") order by name"
 )
@@ -145,7 +144,6 @@ PINNING = ("listen", "temp table", "with hold", "pg_advisory_lock(", "prepare q"
 """Words of statements that keep the client's server: whoever disturbs it needs another one."""
 HIDDEN_RESETS = ("RESET ALL;",)
 """Texts of several statements with a RESET among them; see ``test_random_transactions`` for what they do not do."""
-DEFAULTS_LOCALLY = re.compile(r"\bset\s+local\s+\w+\s*(=|to)\s*default\b", re.IGNORECASE)
 LISTS = (
     "select 1; select 2", "insert into t values (10, 'x'); select 1/0", "begin; insert into t values (11, 'y'); commit", "select 1/0; commit",
     "savepoint a; select 1; rollback to a", "commit; begin; select 2", "select 1; set local work_mem = '1MB'; show work_mem", "; ;select 1;;",
@@ -277,13 +275,6 @@ def pins(talk: Talk) -> bool:
 def resets_out_of_sight(talk: Talk) -> bool:
     """A RESET stands among other statements, or DISCARD ALL goes to the server: of a pinned client, or in a pipeline."""
     return _says(talk, HIDDEN_RESETS) or _says(talk, ("discard all", "DISCARD ALL"))
-
-
-def leaves_a_source(talk: Talk) -> bool:
-    """It has SET LOCAL … TO DEFAULT, and RESET ALL: in one transaction the two leave a source that is the stack's, not the value's."""
-    return _says(talk, ("reset all", "RESET ALL")) and any(
-        DEFAULTS_LOCALLY.search(said.text) for move in talk for said in _said(move)
-    )
 
 
 def _says(talk: Talk, words: tuple[str, ...]) -> bool:

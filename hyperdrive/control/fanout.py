@@ -111,6 +111,11 @@ class _Link:
         log.warning("! worker %d does not answer", self.worker)
         self.writer.transport.abort()
 
+    def retire(self) -> None:
+        """Another link has taken its place: what was said arrives, and is answered, and then the other side hangs up."""
+        if not self.writer.transport.is_closing():
+            self.writer.write_eof()
+
     def close(self) -> None:
         if self.deadline is not None:
             self.deadline.cancel()
@@ -185,7 +190,7 @@ class Fanout:
         old = self._links.pop(worker, None)
         link = self._links[worker] = _Link(worker, writer)
         if old is not None:
-            old.close()
+            old.retire()
         writer.write(json.dumps({"do": "follow", "worker": self._number}).encode() + b"\n")
         hello = await reader.readline()
         if not hello:

@@ -178,6 +178,26 @@ async def test_a_gap_drops_everything(workers: Workers) -> None:
     assert second.proxy.cache.metrics.invalidations_unknown >= 1
 
 
+async def test_nothing_is_lost_when_a_link_is_made_anew(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two may be asked for at once when workers begin: what was said on the first, and is still here, must arrive, and be answered."""
+    first, second = await workers.start(0), await workers.start(1)
+    assert first._fanout is not None
+    assert second._fanout is not None
+    applied: list[int] = []
+    monkeypatch.setattr(second._fanout, "_apply", lambda said: applied.append(said["n"]))
+    client = await workers.client(0)
+    database = first.proxy.clients[client.pid].reader._pool.database  # type: ignore[union-attr]
+    applied.clear()
+    heard: list[None] = []
+    for _ in range(100):
+        announcement = first._fanout.announce(database, range(20_000), False)
+        assert announcement is not None
+        announcement.when_heard(lambda: heard.append(None))
+    await first._fanout.link(1)
+    await eventually(lambda: len(heard) == 100, "all were heard")
+    assert len(applied) == 100
+
+
 async def test_a_worker_that_does_not_answer_holds_nobody_up_for_ever(workers: Workers) -> None:
     from hyperdrive.control import fanout
 

@@ -90,6 +90,12 @@ def _may_exit(entry: Expected) -> bool:
     return statements is None or any(statement.kind in _EXITS for statement in statements)
 
 
+def _types_of(named: Named) -> bytes:
+    """Count and OIDs of its parameters: as the client was told them, or as it gave them itself."""
+    body = named.statement.body
+    return named.types or body[body.find(b"\0") + 1 :]
+
+
 class Extended(Sharing):
     """The part of a client session that composes the messages of the extended protocol."""
 
@@ -209,8 +215,7 @@ class Extended(Sharing):
             found = self.named(name[:NAME_BYTES])
             if found is None or server.statements.get(found.statement):
                 return None
-            verdict, body = found.statement.verdict, found.statement.body
-            types = found.types or body[body.find(b"\0") + 1 :]
+            verdict, types = found.statement.verdict, _types_of(found)
         else:
             if self.unnamed is None or server.unnamed is self.unnamed or self.unnamed_verdict is None:
                 return None
@@ -222,13 +227,17 @@ class Extended(Sharing):
         lacking = self._lacks_in_failed(name, server)
         if lacking is None:
             return
-        verdict, types = lacking
+        self._check_count(name, *lacking, raw, rest)
+        raise TransactionAborted(ABORTED_TEXT)
+
+    @staticmethod
+    def _check_count(name: bytes, verdict: Verdict, types: bytes, raw: bytes, rest: int) -> None:
+        """What the origin looks at first in a Bind, if a Parse ahead of it could fail for another reason."""
         wanted, given = int.from_bytes(types[:2], "big"), Parameters(raw, rest).count
         if given != wanted and not verdict.is_plain:  # of a plain one more may have been found in its text
             raise WrongParameters(
                 f'bind message supplies {given} parameters, but prepared statement "{shown(name)}" requires {wanted}'
             )
-        raise TransactionAborted(ABORTED_TEXT)
 
     def _described_in_failed(self, name: bytes, server: ServerSession) -> bool:
         lacking = self._lacks_in_failed(name, server)
@@ -260,6 +269,9 @@ class Extended(Sharing):
             out.append(raw)
             server.queue.append(replies.BIND)
         else:
+            found = self.named(name[:NAME_BYTES])
+            if found is not None and not server.statements.get(found.statement):
+                self._check_count(name, found.statement.verdict, _types_of(found), raw, rest)
             found = self._ensure(name, server, out)
             if found is None:
                 verdict = None

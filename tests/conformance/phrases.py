@@ -27,7 +27,14 @@ from tests.conformance.vocabulary import Disturb, Leave, Move, Outside, Said, St
 HOWS = ("terminate", "close", "reset")
 NAMES = ("", "s1", "s2")
 GONE = ("deallocate", "discard", "unlisten", "close all")
-LEVELS = ("isolation", "serializable", "repeatable", "set transaction deferrable", "set transaction read write")
+LEVELS = (
+    "isolation",
+    "serializable",
+    "repeatable",
+    "snapshot",
+    "set transaction deferrable",
+    "set transaction read write",
+)
 
 VALUES = {
     "timezone": ("'Asia/Tokyo'", "'UTC'", "'EST'", "default"),

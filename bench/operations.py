@@ -181,7 +181,7 @@ def sqlalchemy_fresh(target: Running) -> Iterator[Act]:
 # --- Django --------------------------------------------------------------------------------------------------------
 
 
-def _django(target: Running) -> Any:
+def _django(target: Running, **more: str) -> Any:
     import django
     from django.conf import settings
     from django.db.utils import ConnectionHandler
@@ -199,10 +199,25 @@ def _django(target: Running) -> Any:
                 "NAME": target.database,
                 "USER": target.user,
                 "PASSWORD": target.password or "",
+                **more,
             }
         }
     )
     return handler["default"]
+
+
+@contextmanager
+def django_connect(target: Running) -> Iterator[Act]:
+    """A request on a connection of its own, as Django has it by default, by a program whose time zone is not the server's."""
+    connection = _django(target, TIME_ZONE="Europe/Berlin")
+
+    def act() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(READ)
+            cursor.fetchall()
+
+    yield act
+    connection.close()
 
 
 @contextmanager
@@ -289,6 +304,7 @@ OPERATIONS = (
     Operation("SQLAlchemy 2 + psycopg: read in a pooled session", "sqlalchemy", 1, 0, sqlalchemy_read),
     Operation("SQLAlchemy 2 + psycopg: fresh engine + read", "sqlalchemy", 1, 0, sqlalchemy_fresh),
     Operation("SQLAlchemy 2: page of five statements", SQLALCHEMY, 5, 0, acting("page 1", "page 1")),
+    Operation("Django: connect with a time zone + read", "django", 1, 0, django_connect),
     Operation("Django: read in a transaction", "django", 1, 0, django_request),
     Operation("Django: page of five statements", DJANGO, 5, 0, acting("page 1", "page 1")),
     Operation("node-postgres: connect + read", NODE_POSTGRES, 1, 0, _node("pg-connect-read")),

@@ -47,7 +47,7 @@ def key_of(statement: Statement, label: Label, told: Mapping[bytes, bytes]) -> K
 
 
 def changed_setting(statement: Statement) -> bytes | None:
-    """The class A setting that SET or RESET *statement* changes, in lower case.
+    """The class A setting that SET, RESET or ``set_config`` in *statement* changes, in lower case.
 
     Of SET SESSION CHARACTERISTICS the one that is reported, or nothing.
     """
@@ -55,7 +55,9 @@ def changed_setting(statement: Statement) -> bytes | None:
         modes = statement.modes
         return b"" if modes is None or modes.read_only is None else b"default_transaction_read_only"
     setting = statement.setting
-    if setting is None or setting.form is Form.CURRENT or statement.effects or statement.suspect:
+    if setting is None or setting.form is Form.CURRENT or statement.suspect:
+        return None
+    if statement.effects and statement.kind is not Kind.PLAIN:
         return None
     name = setting.name
     if name in CLASS_B or b"." in name or name.startswith(b"transaction_"):

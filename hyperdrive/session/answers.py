@@ -27,7 +27,7 @@ from hyperdrive.pgwire.framing import (
 from hyperdrive.session.batch import RAW, Op, name_at
 from hyperdrive.session.known import ASKS
 from hyperdrive.session.prepared_ours import PreparedOurs
-from hyperdrive.session.runs import FIRST_RUNS, RUNS, tell_scope
+from hyperdrive.session.runs import FIRST_RUNS, GIVES_ROWS, RUNS, tell_scope
 from hyperdrive.session.statements import NAME_BYTES
 from hyperdrive.sql.verdict import Kind, Verdict
 
@@ -110,7 +110,7 @@ class Answers(PreparedOurs):
             return None
         else:
             single = verdict.single
-            described = self._description(single) if single is not None and single.kind is Kind.SHOW else b""
+            described = self._description(single) if single is not None and single.kind in GIVES_ROWS else b""
             reply = described + self._local(verdict)
         if reply is None:
             return None

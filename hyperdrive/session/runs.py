@@ -19,6 +19,9 @@ FIRST_RUNS: Final = (b"PBE", b"PBDE", b"PDBE")
 RUNS: Final = frozenset({*FIRST_RUNS, b"BE", b"BDE"})
 """Messages of such a scope without its Sync."""
 
+GIVES_ROWS: Final = frozenset({Kind.SHOW, Kind.PLAIN})
+"""What is answered here and has a row: SHOW, and ``set_config``."""
+
 _NO_PARAMETERS: Final = b"\0\0"
 """Behind the text of a Parse: no types."""
 _AS_TEXT: Final = frozenset({bytes(6), bytes(4) + b"\0\1\0\0"})
@@ -45,7 +48,7 @@ class Runs(Known):
         if found is None:
             return None
         name, verdict = found
-        shows = verdict.kind is Kind.SHOW
+        shows = verdict.kind in GIVES_ROWS
         for kind, raw, _ in scope:
             if kind == BIND:
                 is_plain = raw.startswith(b"\0" + name + b"\0", 5) and raw[7 + len(name) :] in (

@@ -21,7 +21,7 @@ from hyperdrive.session.settings import MERGED, UNKNOWN, Label
 from hyperdrive.sql.verdict import Form, Isolation, Kind, Statement
 
 _SETS: Final = frozenset({Kind.SET, Kind.RESET, Kind.SET_SESSION_CHARACTERISTICS})
-_ASKED: Final = _SETS | {Kind.SET_LOCAL}
+_ASKED: Final = _SETS | {Kind.SET_LOCAL, Kind.PLAIN}
 _NOTHING_HERE: Final = frozenset({Kind.DISCARD_PLANS, Kind.DISCARD_SEQUENCES, Kind.DISCARD_TEMP})
 """Concern what a session keeps at its server: an unpinned one has nothing there."""
 
@@ -33,7 +33,7 @@ _SAVED: Final = {
     Kind.ROLLBACK_TO: Saved.ROLLBACK,
     Kind.COMMIT: Saved.COMMIT,
     Kind.ROLLBACK: Saved.ROLLBACK,
-    **dict.fromkeys((Kind.SET, Kind.SET_LOCAL, Kind.RESET, Kind.SET_SESSION_CHARACTERISTICS, Kind.SHOW), Saved.SETTING),
+    **dict.fromkeys(_ASKED | {Kind.SHOW}, Saved.SETTING),
     **dict.fromkeys((*_NOTHING_HERE, Kind.UNLISTEN, Kind.UNLISTEN_ALL, Kind.CLOSE_ALL), Saved.DISCARD),
 }
 
@@ -86,6 +86,8 @@ class Transactions(Ours):
             return self.pipe.switches.local_settings and self._may_set(statement)
         if kind is Kind.SHOW:
             return self.pipe.switches.local_settings and self._value_shown(statement) is not None
+        if kind is Kind.PLAIN:
+            return self.pipe.switches.local_settings and self._may_set_by_query(statement)
         return self.pipe.switches.local_settings and self._has_none(kind)
 
     def _has_none(self, kind: Kind) -> bool:
@@ -139,6 +141,15 @@ class Transactions(Ours):
         key = key_of(statement, self.journal.wanted, self.told)
         return key is not None and key in self.pipe.accepted
 
+    def _may_set_by_query(self, statement: Statement) -> bool:
+        """The same of ``set_config``, of what is reported and so can be told as its row. In a transaction it takes a snapshot."""
+        if self.held is not None or self.live is not None or not self._may_set(statement):
+            return False
+        if b"pg_catalog" in self.journal.wanted.items.get(b"search_path", b""):
+            return False  # behind another schema, which may have a function of that name
+        key = key_of(statement, self.journal.wanted, self.told)
+        return key is not None and self.pipe.accepted.value(key) is not None
+
     def _goes_to_base(self, statement: Statement, name: bytes) -> bool:
         """RESET to what this client gave at start-up, which no text tells."""
         setting = statement.setting
@@ -175,7 +186,7 @@ class Transactions(Ours):
             return self._end_here(statement, tag)
         elif kind is Kind.SHOW:
             return messages.data_row([self._value_shown(statement)]) + messages.command_complete(tag)
-        elif kind in _SETS:
+        elif kind in _SETS or kind is Kind.PLAIN:
             return self._set_here(statement, tag)
         elif held is not None and kind is Kind.RELEASE:
             held.release(statement.name)
@@ -218,6 +229,8 @@ class Transactions(Ours):
         if self.held is None and self.live is None:
             self.journal.settle(failed=False)
         reply = messages.command_complete(tag)
+        if statement.kind is Kind.PLAIN:
+            reply = messages.data_row([value]) + messages.command_complete(b"SELECT 1")
         name = reported_name(changed_setting(statement) or b"", self.told)
         if value is not None and self.is_news(name, value):
             reply += messages.parameter_status(name, value)
@@ -231,6 +244,8 @@ class Transactions(Ours):
 
     def _description(self, statement: Statement) -> bytes:
         """RowDescription or NoData of a statement that is answered here, as Describe of its portal gives it."""
+        if statement.kind is Kind.PLAIN:
+            return messages.row_description([(statement.name or b"", _TEXT_OID, -1)])
         if statement.kind is not Kind.SHOW:
             return messages.NO_DATA
         if self._is_ours(statement) and not self._describes(statement):

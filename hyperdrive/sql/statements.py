@@ -20,6 +20,7 @@ from hyperdrive.sql.verdict import (
     Kind,
     Mark,
     Modes,
+    SetConfig,
     Setting,
     Statement,
     TempObject,
@@ -98,7 +99,30 @@ def _select(draft: _Draft) -> Statement:
     found = draft.found
     if found.has_into:
         return draft.make(Kind.DDL, ends_epoch=True)
-    return draft.make(Kind.PLAIN, command=Command.SELECT, is_read=found.is_pure, may_write=not found.is_pure)
+    name, setting = _set_by_query(draft) or (None, None)
+    return draft.make(
+        Kind.PLAIN,
+        command=Command.SELECT,
+        is_read=found.is_pure,
+        may_write=not found.is_pure,
+        name=name,
+        setting=setting,
+    )
+
+
+def _set_by_query(draft: _Draft) -> tuple[bytes, Setting] | None:
+    """The column and the setting of a query that does what SET does: ``SELECT set_config(…, …, false)`` with constants."""
+    effects = draft.common["effects"]
+    if len(effects) != 1 or not isinstance(effects[0], SetConfig) or draft.common["suspect"]:
+        return None
+    (effect,) = effects
+    targets = draft.tree.get("targetList", ())
+    target = targets[0].get("ResTarget", {}) if len(targets) == 1 else {}
+    is_whole = effect.is_exact and effect.is_local is False and "FuncCall" in target.get("val", {})
+    if not is_whole or not isinstance(effect.name, bytes) or not isinstance(effect.value, bytes):
+        return None
+    column = draft.source.encode(target.get("name", "set_config"))
+    return column, Setting(effect.name, Form.VALUE, draft.common["sql"], (effect.value,))
 
 
 def _plain(command: Command) -> Callable[[_Draft], Statement]:

@@ -236,8 +236,10 @@ class Statement(NamedTuple):
     """The command tag it gives on success, if that is fixed: §4 of the wire reference."""
     command: Command | None = None
     name: bytes | None = None
-    """Savepoint, cursor, prepared statement, channel, transaction id (gid), setting of SHOW (``all`` for SHOW ALL)."""
+    """Savepoint, cursor, prepared statement, channel, transaction id (gid), setting of SHOW (``all`` for SHOW ALL), column of a query
+    with a ``setting``."""
     setting: Setting | None = None
+    """What SET, SET LOCAL or RESET changes, or a query that is nothing but ``set_config(…, false)`` with constants."""
     modes: Modes | None = None
     chain: bool = False
     """AND CHAIN."""

@@ -28,6 +28,17 @@ SCRIPTS = [
     Script("a SET behind the first flight that its scope undoes", [*KNOWN, *queries(
         "begin", "select 1", "set datestyle = 'German'", "select 1/0", "rollback", "begin", "select 1", "set datestyle = 'German'",
         "select 1", "reset datestyle", "set local datestyle = 'German'", "select 1", "commit", "show datestyle")]),
+    Script("a query that sets", [step for _ in range(3) for step in (
+        *queries("select set_config('timezone', 'EST', false)", "show timezone", "select set_config('TimeZone', 'UTC', false) as zone",
+                 "select pg_catalog.set_config('datestyle', 'German', false)", "select date '2020-03-04'", "reset datestyle",
+                 "begin", "select set_config('timezone', 'MST', false)", "rollback", "show timezone", "select set_config('timezone', 'MST', true)",
+                 "select set_config('timezone', 'nowhere', false)", "select set_config('timezone', null, false)", "select set_config('work_mem', '3MB', false)",
+                 "select set_config('timezone', 'EST', false), 1", "show timezone",
+                 "set search_path = public, pg_catalog", "select set_config('timezone', 'EST', false)", "reset search_path"),
+        say(parse("select set_config('timezone', 'MST', false)") + bind() + describe_portal() + execute() + S), *queries("show timezone"),
+        say(parse("select set_config('timezone', 'EST', false) zone", "s1") + describe_statement("s1") + bind("s1") + execute() + S),
+        say(bind("s1") + execute(limit=1) + S), say(bind("s1", result_formats=[1]) + describe_portal() + execute() + S),
+        say(bind("s1") + execute() + S), *queries("show timezone", "deallocate all", "reset all"))]),
     Script("a SET held while the server has other settings", queries(
         "set timezone = 'EST'", "reset timezone", "begin", "set timezone = 'EST'", "select 1", "rollback", "select 1", "begin",
         "set timezone = 'EST'", "select 1", "commit", "show timezone")),

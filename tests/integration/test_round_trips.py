@@ -223,6 +223,7 @@ ROWS = [
     Row("asyncpg: its pool's reset", asyncpg_pool, 1, 0, 0, 0, None),
     Row("psycopg 3: EnumInfo.fetch", psycopg_type_info, 3, 0, 0, 0, None),
     Row("psycopg 3: checks of a pool", psycopg_pool_check, 2, 0, 0, 0, None),
+    row("Django: connect with a time zone + read", 7, 1, 0, goal=1, cached_goal=0),
     row("Django: read in a transaction", 3, 1, 0, goal=1, cached_goal=0),
     row("like Npgsql: connect + read", 7, 1, 0, goal=1, cached_goal=0),
     row("like Npgsql: read in a pooled session", 1, 1, 0, goal=1, cached_goal=0),

@@ -36,6 +36,15 @@ class Doorkeeper:
         self._seen[slot] = key_hash
         return False
 
+    def turns_away(self, key_hash: int) -> bool:
+        """One more miss, of a *key_hash* never seen before. ``False``: it was, or a window ends here, and nothing has happened."""
+        slot = key_hash & (_SLOTS - 1)
+        if self._seen[slot] == key_hash or self._misses == _WINDOW - 1:
+            return False
+        self._seen[slot] = key_hash
+        self._misses += 1
+        return True
+
     def missed(self, hits: int) -> None:
         """One more miss; *hits* are counted from the start."""
         self._misses += 1

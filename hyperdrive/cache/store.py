@@ -79,6 +79,13 @@ class Store:
         self.metrics.not_stored_admission += 1
         return False
 
+    def turns_away(self, space: Space, key: bytes) -> bool:
+        """``admits`` for a store that is choosy: ``True`` if it says no. ``False``: ask that; nothing has been counted."""
+        if self.door.turns_away(hash(key) ^ hash(space.identity)):
+            self.metrics.not_stored_admission += 1
+            return True
+        return False
+
     def put(self, entry: Entry) -> bool:
         """Keep *entry* in the place of what stood under its key; ``False`` if it is too large."""
         size = entry.size_bytes

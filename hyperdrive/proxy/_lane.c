@@ -1,10 +1,11 @@
 /* The express lane: the usual case of the query path in C. `lane.py` says what it is for and installs it.
  *
- * Three things are done here, each a translation of the Python that stands beside it, for the case that Python calls usual:
+ * Four things are done here, each a translation of the Python that stands beside it, for the case that Python calls usual:
  *
  *   ask     (_lane_ask.h) ClientConnection.data_received: one whole scope of a plain statement, for a client without a server, goes to an idle
  *           server that has the client's settings  (Batch.receive, _express, ClientSession.compose_whole, ServerSession.put)
  *   glance  (_lane_hit.h) Reader.glance: the same bytes have been answered before, and the answer still holds
+ *   pass    (_lane_pass.h) Reader.answer: the cache has nothing for a read and wants nothing of it, so it is asked like any other
  *   answer  (_lane_answer.h) ServerConnection.data_received: one whole reply, in the usual order and to its end, goes to the client, and the server
  *           back to its pool  (ServerSession.receive, _pass_on, ClientConnection.served, Pool.release)
  *
@@ -173,6 +174,7 @@ PyMODINIT_FUNC PyInit__lane(void)
     str_served = PyUnicode_InternFromString("served");
     str_release = PyUnicode_InternFromString("release");
     str_vouched_until = PyUnicode_InternFromString("vouched_until");
+    str_passes = PyUnicode_InternFromString("passes");
     no_bytes = PyBytes_FromStringAndSize("", 0);
     int_idle = PyLong_FromLong('I');
     int_zero = PyLong_FromLong(0);

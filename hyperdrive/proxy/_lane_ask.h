@@ -4,6 +4,7 @@
 #define HYPERDRIVE_LANE_ASK_H
 
 #include "_lane_hit.h"
+#include "_lane_pass.h"
 
 /* --- from the client to a server ------------------------------------------------------------------------------------------ */
 
@@ -74,17 +75,20 @@ static int ask(PyObject *client, PyObject *data)
     if (!IS(journal, journal))
         return 0;
     PyObject *wanted = GET(journal, journal_wanted), *told = GET(session, session_told);
+    int has_to_pass = 0;
     if (reader != Py_None) {
         if (!IS(reader, reader) || !IS(GET(reader, reader__pool), pool_cache))
             return 0;
-        if (GET(reader, reader__wanted) == wanted && GET(reader, reader__told) == told) {
+        int is_settled = GET(reader, reader__wanted) == wanted && GET(reader, reader__told) == told;
+        if (is_settled) {
             if (asked.is_limited)
                 return 0;
             found = glance(client, session, reader, &asked, data);
             if (found != 0 || PyErr_Occurred())
                 return found;
         }
-        if (!IS_FLAG(GET(reader, reader__pool), pool_cache_caches_reads, Py_False))
+        has_to_pass = !IS_FLAG(GET(reader, reader__pool), pool_cache_caches_reads, Py_False);
+        if (has_to_pass && !may_pass(reader, &asked, is_settled))
             return 0; /* a miss: much has to be decided */
     }
     PyObject *verdict = verdict_of(session, &asked, data);
@@ -111,7 +115,7 @@ static int ask(PyObject *client, PyObject *data)
         return 0;
     PyObject *state = GET(server, server_session);
     if (!IS(state, state) || GET(state, state_label) != wanted || GET(state, state_view) != told ||
-        !IS_FLAG(state, state_noted, Py_None) || !IS_FLAG(state, state_usual, Py_True) ||
+        !(has_to_pass || IS_FLAG(state, state_noted, Py_None)) || !IS_FLAG(state, state_usual, Py_True) ||
         Py_TYPE(GET(state, state_queue)) != deque_type || PyObject_Size(GET(state, state_queue)) != 0)
         return 0;
     if (asked.named != NULL) {
@@ -122,12 +126,15 @@ static int ask(PyObject *client, PyObject *data)
     PyObject *out = asked.named == NULL ? Py_NewRef(data)
                                         : renamed(&asked, GET(GET(asked.named, named_statement), shared_name), data);
     PyObject *op = is_read ? PyTuple_Pack(3, asked.kind, data, verdict) : Py_NewRef(Py_None);
+    found = out == NULL || op == NULL ? -1 : has_to_pass ? passes(reader, data, verdict) : 1;
     Py_INCREF(server);
-    if (out == NULL || op == NULL || PyList_SetSlice(idle, last, last + 1, NULL) < 0) {
+    if (found > 0 && PyList_SetSlice(idle, last, last + 1, NULL) < 0)
+        found = -1;
+    if (found <= 0) {
         Py_DECREF(server);
         Py_XDECREF(out);
         Py_XDECREF(op);
-        return -1;
+        return found;
     }
     /* From here on the server is the client's. */
     SET(server, server_pool_state, state_active);
@@ -136,6 +143,8 @@ static int ask(PyObject *client, PyObject *data)
     SET(state, state_client, session);
     SET(client, client_idle_sweeps, int_zero);
     SET(client, client_reading, is_read ? Py_True : Py_False);
+    if (has_to_pass)
+        SET(session, session_proven, op); /* it is not noted: it has been judged */
     put(client, client_resend, op);
     int failed = compose(session, state, &asked, data, verdict) < 0 ||
                  count(GET(context, context_stats), stats_origin_round_trips) < 0 ||

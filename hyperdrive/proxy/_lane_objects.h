@@ -22,7 +22,7 @@
     X(session, ops) X(session, _awkward) X(session, _buffer) X(session, journal) X(session, told) X(session, held) \
     X(session, live) X(session, whole) X(session, _shared) X(session, _classify) X(session, unnamed) \
     X(session, unnamed_verdict) X(session, _portals) X(session, _again) X(session, again_entries) X(session, terminated) \
-    X(session, keeps_server) X(session, pipe) \
+    X(session, keeps_server) X(session, pipe) X(session, proven) \
     X(journal, wanted) X(pipe, epoch) \
     X(reader, _cache) X(reader, _wanted) X(reader, _told) X(reader, _space) X(reader, _pool) X(reader, _store) X(reader, _now) \
     X(reader, last_write_no) X(reader, last_kind) X(reader, last_entry) X(reader, last_at) \
@@ -66,6 +66,7 @@ static PyObject *parse_complete;                /* that message */
 static PyObject *state_active, *state_idle;     /* of a server in its pool */
 static PyTypeObject *deque_type, *ordered_type; /* collections.deque, collections.OrderedDict */
 static PyObject *str_append, *str_popleft, *str_move_to_end, *str_hit, *str_failed, *str_served, *str_release, *str_vouched_until;
+static PyObject *str_passes;
 static PyObject *no_bytes, *int_idle, *int_zero, *int_one, *int_query, *int_parse, *int_bind;
 
 /* --- small steps -------------------------------------------------------------------------------------------------------- */

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hyperdrive.proxy.identity import Identity
     from hyperdrive.proxy.pool_cache import PoolCache
     from hyperdrive.session.client import ClientSession
+    from hyperdrive.sql.verdict import Verdict
 
 KNOWN: Final = Cacheable(tags=(), names=(), scan=())
 """The verdict of what only the schema can change: nothing but the end of its epoch drops it."""
@@ -96,42 +97,51 @@ class Reader(Waiting):
         """Serve the batch, one whole read, or wait for somebody else's answer to it; ``False``: it has to be sent."""
         if not self._pool.caches_reads:
             return self._look_known(session)
-        if self._store.is_choosy and self._passes(session):
+        if self._store.is_choosy and self._is_passed(session):
             return False
         return self._look(session)
 
-    def _passes(self, session: ClientSession) -> bool:
-        """Whether the batch is a read of a text never seen before, while only what comes again is kept.
-
-        A programme that writes values into its texts sends nothing else, so this costs as little as it can: the text is judged, as
-        it may write for all we know, and its sighting remembered.
-        """
-        kind, data, verdict = session.ops[0]
-        identity = self._identity
+    def _is_passed(self, session: ClientSession) -> bool:
+        """``passes``, for a batch that has been cut, if the session is what it was."""
+        op = session.ops[0]
+        kind, data, verdict = op
         if (
-            verdict is not _PLAIN_SELECT
-            or kind != QUERY
-            or identity is None
+            kind != QUERY
             or session.journal.wanted is not self._wanted
             or session.told is not self._told
             or session.block is not None
+            or not self.passes(data, verdict)
+        ):
+            return False
+        session.proven = op
+        return True
+
+    def passes(self, data: bytes, verdict: Verdict | None) -> bool:
+        """Whether *data*, one Query outside transactions, is a read of a text never seen before, while only what comes again is kept.
+
+        A programme that writes values into its texts sends nothing else, so this costs as little as it can: the text is judged, as
+        it may write for all we know, and its sighting remembered. ``False``: nothing has been counted, and ``_look`` goes into it.
+        """
+        store, identity = self._store, self._identity
+        if (
+            verdict is not _PLAIN_SELECT
+            or identity is None
             or not identity.is_utf8
+            or not store.is_choosy
             or b"--" in data
             or b"/*" in data
         ):
             return False
-        space = self._space
+        space, database = self._space, self._pool.database
         if identity.epoch != space.domain.epoch or data in space.entries or data in space.flights:
             return False
-        database = self._pool.database
         text = data[5:-1]
         found = database.judge(text, identity, ())
-        if isinstance(found, Refused) or self._store.admits(space, data):
+        if isinstance(found, Refused) or not store.turns_away(space, data):
             return False
         self._pool.cache.reads.queries_miss += 1
         database.shape_of(found, text).misses += 1
         self.last_kind, self.last_rule, self.last_entry, self.last_object = "miss", Rule.ADMISSION, None, ""
-        session.proven = session.ops[0]
         return True
 
     def answer_inside(self, session: ClientSession) -> bool:

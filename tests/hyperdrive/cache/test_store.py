@@ -102,6 +102,24 @@ def test_a_programme_that_never_asks_twice_is_noticed_long_before_memory_is_shor
     assert bench.store.admits(bench.space, b"first sight"), "keys come again, so the first sight is enough"
 
 
+def test_who_is_turned_away_has_been_counted_and_who_is_not_has_not() -> None:
+    """A short question ahead of ``admits``: its no is that one's no, and anything else leaves no trace."""
+    asked, short = CacheBench(), CacheBench()
+    for bench in (asked, short):
+        bench.store.door.is_strict = True
+    answers = []
+    for number in range(2_000):
+        key = b"%d" % (number // 2 if number % 7 else number)
+        said = short.store.turns_away(short.space, key)
+        answers.append(said)
+        assert asked.store.admits(asked.space, key) is (False if said else short.store.admits(short.space, key))
+        assert short.metrics.not_stored_admission == asked.metrics.not_stored_admission
+        assert short.store.door._misses == asked.store.door._misses
+        assert short.store.door._seen == asked.store.door._seen
+        assert short.store.door.is_strict is asked.store.door.is_strict
+    assert {True, False} == set(answers)
+
+
 def test_what_cost_the_origin_more_stays_longer() -> None:
     """Of entries of the same size that nobody asks for, the dear ones outlive the cheap ones."""
     bench = CacheBench(max_bytes=60_000)

@@ -3,8 +3,11 @@
 One of each per database, shared by all its sessions. Three levels, so that a text costs what is new about it:
 
 - a text known under this path and these parameter types: one dict lookup;
-- a new text of a known *shape* (``shapes``), that is, with other literals: a few microseconds;
+- a new text of a known *shape* (``shapes``), that is, with other literals: a few microseconds, less where only digits are others;
 - a new shape: PostgreSQL's parser.
+
+A shape in which no digit is left is that of every text with the same *fold*, in which digits are zeros: to ``shape`` one digit is as good
+as another, so texts of one fold have shapes of one fold. Finding that is a lookup, where a shape has to be worked out.
 
 Texts with literals inside are new each time, so what a shape answers is stored on second sight only. All of it is bounded in bytes.
 What was resolved ends with the catalog's epoch; what the text alone says stays.
@@ -12,8 +15,10 @@ What was resolved ends with the catalog's epoch; what the text alone says stays.
 
 from __future__ import annotations
 
+import re
 from typing import Final, TypeAlias
 
+from hyperdrive.sql.cache import FOLD
 from hyperdrive.sql.catalog import Catalog, Identity, build
 from hyperdrive.sql.generations import Generations
 from hyperdrive.sql.reading import Reading
@@ -32,6 +37,7 @@ _EMPTY: Final = build({}, Identity(0, 0, 0, 0), epoch=0)
 _SIGHTS: Final = 1 << 12
 _LONG: Final = 1000
 """Shapes of writes that are longer may be lists of rows, each time of another length."""
+_DIGIT: Final = re.compile("[0-9]")
 _END: Final = b"; \t\r\n\f"
 _REFUSED_BYTES: Final = 300
 _CACHEABLE_BYTES: Final = 400
@@ -56,12 +62,13 @@ class _Sights:
 class ReadVerdicts:
     """May this text be cached, and on what does it depend? At most about *max_bytes* of answers."""
 
-    __slots__ = ("_catalog", "_known", "_readings", "_shapes", "_sights", "parsed", "shared")
+    __slots__ = ("_catalog", "_folds", "_known", "_readings", "_shapes", "_sights", "parsed", "shared")
 
     def __init__(self, max_bytes: int = 8 << 20) -> None:
         self._catalog: Catalog | None = None
         self._known: Generations[tuple[bytes, Path, Types], Cacheable | Refused] = Generations(max_bytes // 2)
-        self._shapes: Generations[tuple[str, Path, Types], Cacheable | Refused] = Generations(max_bytes // 4)
+        self._shapes: Generations[tuple[str, Path, Types], Cacheable | Refused] = Generations(max_bytes // 8)
+        self._folds: Generations[tuple[bytes, Path, Types], Cacheable | Refused] = Generations(max_bytes // 8)
         self._readings: Generations[str | bytes, Reading | Refused] = Generations(max_bytes // 4)
         self._sights = _Sights()
         self.parsed = 0
@@ -80,6 +87,7 @@ class ReadVerdicts:
             self._catalog = catalog
             self._known.clear()
             self._shapes.clear()
+            self._folds.clear()
 
     def read(self, sql: bytes, path: Path, types: Types = ()) -> Cacheable | Refused:
         """Return whether the text *sql* may be cached under the effective search path *path* and Parse's OIDs *types*.
@@ -103,6 +111,12 @@ class ReadVerdicts:
             verdict = analyse(sql)
             assert isinstance(verdict, Refused)
             return verdict
+        # What strings say is another each time, and comments are taken out before a shape is looked for.
+        fold = sql.translate(FOLD) if b"'" not in sql and b"/*" not in sql else None
+        if fold is not None:
+            shared = self._folds.get((fold, path, types))
+            if shared is not None:
+                return self._share(key, shared)
         # A clock word decides by what a literal says, so such a text shares nothing.
         form = None if b"'" in sql and may_hold_clock_word(sql) else _form(sql)
         if form is None:
@@ -113,10 +127,16 @@ class ReadVerdicts:
         if shared is None:
             shared = self._resolve(form, sql, catalog, path, types)
             self._shapes.put((form, path, types), shared, len(form) + _size(shared))
-        else:
-            self.shared += 1
-            if self._sights.is_second(hash(sql)):
-                self._remember(key, shared)
+            return shared
+        if fold is not None and self._sights.is_second(hash(fold)) and _DIGIT.search(form) is None:
+            self._folds.put((fold, path, types), shared, len(fold))
+        return self._share(key, shared)
+
+    def _share(self, key: tuple[bytes, Path, Types], shared: Cacheable | Refused) -> Cacheable | Refused:
+        """*shared* is the answer to a new text, since it is that to others of its shape."""
+        self.shared += 1
+        if self._sights.is_second(hash(key[0])):
+            self._remember(key, shared)
         return shared
 
     def _resolve(
@@ -136,7 +156,7 @@ class ReadVerdicts:
     @property
     def size_bytes(self) -> int:
         """An estimate of the memory in use."""
-        return self._known.size_bytes + self._shapes.size_bytes + self._readings.size_bytes
+        return self._known.size_bytes + self._shapes.size_bytes + self._folds.size_bytes + self._readings.size_bytes
 
     def __len__(self) -> int:
         """How many texts and shapes are known."""

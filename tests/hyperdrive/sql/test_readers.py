@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from hyperdrive.sql import readers
 from hyperdrive.sql.catalog import Catalog, Identity, build
 from hyperdrive.sql.generations import ENTRY_BYTES, Generations
 from hyperdrive.sql.readers import ReadVerdicts, WriteVerdicts
@@ -50,6 +53,43 @@ def test_other_literals_are_no_new_text() -> None:
     assert 1 == len(verdicts)  # no text was stored: none came twice
 
 
+def test_a_text_of_which_only_digits_are_new_needs_no_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdicts = ReadVerdicts()
+    verdicts.use(catalog())
+    known = [verdicts.read(b"select id from t where id = %d" % number, PATH) for number in range(10, 13)]
+    monkeypatch.setattr(readers, "shape", None)
+    assert known[0] is verdicts.read(b"select id from t where id = 13", PATH)
+    with pytest.raises(TypeError):
+        verdicts.read(b"select id from t where id = 130", PATH)
+    with pytest.raises(TypeError):
+        verdicts.read(b"select id from t where id = 14", (11,))
+
+
+def test_names_and_parameters_that_differ_in_digits_are_told_apart() -> None:
+    """However often each was seen."""
+    verdicts = ReadVerdicts()
+    rows = {
+        "schemas": [(11, "pg_catalog", 10), (PUBLIC, "public", 10)],
+        "relations": [(oid, PUBLIC, name, "r", "p", False, False) for oid, name in ((1, "t1"), (2, "t2"), (3, "t 3"))],
+        "columns": [(oid, 1, "id", 23) for oid in (1, 2, 3)],
+        "types": [(23, 11, "int4", "b", "N", 0, 1007, 0, 0)],
+    }
+    verdicts.use(build(rows, Identity(1, 1, 5, 180000)))
+    for number in range(100, 110):
+        for sql, tags, scan in (
+            (b"select id, %d from t1", 1, ()),
+            (b"select id, %d from t2", 2, ()),
+            (b'select id, %d from "t 3"', 3, ()),
+            (b"select $1, %d from t1", 1, (1,)),
+            (b"select $2, %d from t1", 1, (1, 2)),
+        ):
+            found = verdicts.read(sql % number, PATH)
+            assert isinstance(found, Cacheable)
+            assert ((tags,), scan) == (found.tags, found.scan)
+        for sql in (b"select id, %d from t3", b'select id, %d from "t 4"'):
+            assert isinstance(verdicts.read(sql % number, PATH), Refused)
+
+
 def test_clock_words_are_never_shared() -> None:
     verdicts = ReadVerdicts()
     verdicts.use(catalog())
@@ -87,6 +127,10 @@ def test_memory_is_bounded() -> None:
     verdicts.use(catalog())
     for number in range(2000):
         verdicts.read(b"select id as a%d from t" % number, PATH)
+    assert verdicts.size_bytes <= 100_000
+    for number in range(2000):
+        for _ in range(3):
+            verdicts.read(b"select id, %d from t where id = %s" % (number, b"1" * (number // 10)), PATH)
     assert verdicts.size_bytes <= 100_000
     verdicts.read(b"select " + b"1" * 20_000, PATH)
     assert verdicts.size_bytes <= 100_000

@@ -16,11 +16,13 @@ from bench.machine import ROOT
 
 LOAD = Path(__file__).parent / "load"
 BUILD = ROOT / "build" / "bench"
-LIMIT_SECONDS = 300
+LIMIT_SECONDS = 300.0
+# Scripts of packages are not wanted here, and a lock file would pin where they came from.
+NPM_INSTALL = ("install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--silent")
 
 
-def _failed(command: list[str], cwd: Path, **env: str) -> str | None:
-    """Run *command*; say why it failed."""
+def why_failed(command: list[str], cwd: Path, *, limit_seconds: float = LIMIT_SECONDS, **env: str) -> str | None:
+    """Run a package manager or a compiler, with *env* added; ``None``, or why it failed and the last line of what it said."""
     try:
         done = subprocess.run(
             command,
@@ -28,30 +30,29 @@ def _failed(command: list[str], cwd: Path, **env: str) -> str | None:
             env={**os.environ, **env},
             capture_output=True,
             text=True,
-            timeout=LIMIT_SECONDS,
+            timeout=limit_seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"`{' '.join(command)}` was not over in {LIMIT_SECONDS} s"
+        return f"`{' '.join(command)}` was not over in {limit_seconds:.0f} s"
     if done.returncode == 0:
         return None
     said = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]
     return f"`{' '.join(command[:3])} …` failed: {said[-1]}"
 
 
-def _find(name: str) -> str | None:
+def find(name: str) -> str | None:
+    """The program, also where Go installs itself."""
     return shutil.which(name) or shutil.which(name, path="/usr/local/go/bin")
 
 
 def _npm_missing(directory: Path, package: str) -> str | None:
     """Why *package*, which *directory* names, is not there."""
-    if _find("node") is None or (npm := _find("npm")) is None:
+    if find("node") is None or (npm := find("npm")) is None:
         return "node or npm is not installed (apt-get install nodejs npm)"
     if (directory / "node_modules" / package).is_dir():
         return None
-    # Scripts of packages are not wanted here, and a lock file would pin where they came from.
-    flags = ["--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--silent"]
-    return _failed([npm, "install", *flags], directory)
+    return why_failed([npm, *NPM_INSTALL], directory)
 
 
 @lru_cache
@@ -61,7 +62,7 @@ def node_missing() -> str | None:
 
 
 def node_command() -> list[str]:
-    return [_find("node") or "node", str(LOAD / "node.mjs")]
+    return [find("node") or "node", str(LOAD / "node.mjs")]
 
 
 @lru_cache
@@ -73,20 +74,20 @@ def prisma_missing() -> str | None:
     if (directory / "node_modules" / ".bench-client").is_dir():
         return None
     # `generate` asks for an engine that only `migrate` uses; any program that exists keeps it from downloading one.
-    command = [_find("npx") or "npx", "--no-install", "prisma", "generate", "--schema", "schema.prisma"]
-    return _failed(command, directory, PRISMA_SCHEMA_ENGINE_BINARY=_find("true") or "/bin/true")
+    command = [find("npx") or "npx", "--no-install", "prisma", "generate", "--schema", "schema.prisma"]
+    return why_failed(command, directory, PRISMA_SCHEMA_ENGINE_BINARY=find("true") or "/bin/true")
 
 
 def prisma_command() -> list[str]:
-    return [_find("node") or "node", str(LOAD / "prisma" / "load.mjs")]
+    return [find("node") or "node", str(LOAD / "prisma" / "load.mjs")]
 
 
 @lru_cache
 def go_missing() -> str | None:
     """Why the Go program cannot run."""
-    if (go := _find("go")) is None:
+    if (go := find("go")) is None:
         return "go is not installed (https://go.dev/dl/, 1.25 or later)"
-    return _failed([go, "build", "-o", str(BUILD / "pgx"), "."], LOAD / "pgx")
+    return why_failed([go, "build", "-o", str(BUILD / "pgx"), "."], LOAD / "pgx")
 
 
 def go_command() -> list[str]:
@@ -96,16 +97,16 @@ def go_command() -> list[str]:
 @lru_cache
 def java_missing() -> str | None:
     """Why the Java program cannot run."""
-    maven, javac, java = (_find(name) for name in ("mvn", "javac", "java"))
+    maven, javac, java = (find(name) for name in ("mvn", "javac", "java"))
     if maven is None or javac is None or java is None:
         return "mvn or javac is not installed (apt-get install maven default-jdk-headless)"
     jars, classes = BUILD / "jdbc" / "jars", BUILD / "jdbc" / "classes"
     if not jars.is_dir():
         copy = ["dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
-        if (reason := _failed([maven, "-q", "-B", *copy], LOAD / "jdbc")) is not None:
+        if (reason := why_failed([maven, "-q", "-B", *copy], LOAD / "jdbc")) is not None:
             return reason
-    return _failed([javac, "-cp", f"{jars}/*", "-d", str(classes), "Load.java"], LOAD / "jdbc")
+    return why_failed([javac, "-cp", f"{jars}/*", "-d", str(classes), "Load.java"], LOAD / "jdbc")
 
 
 def java_command() -> list[str]:
-    return [_find("java") or "java", "-cp", f"{BUILD}/jdbc/jars/*:{BUILD}/jdbc/classes", "Load"]
+    return [find("java") or "java", "-cp", f"{BUILD}/jdbc/jars/*:{BUILD}/jdbc/classes", "Load"]

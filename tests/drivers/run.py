@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.toolchains import NPM_INSTALL, find, why_failed
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build" / "drivers"
@@ -41,8 +43,7 @@ class Driver:
 
 
 def need(program: str, how: str) -> str:
-    found = shutil.which(program) or shutil.which(program, path="/usr/local/go/bin")
-    if found is None:
+    if (found := find(program)) is None:
         raise Missing(f"{program} is not installed ({how})")
     return found
 
@@ -53,21 +54,8 @@ def install(command: list[str], cwd: Path, **env: str) -> None:
     Raises:
         Missing: it failed; the last line of what it said.
     """
-    try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_LIMIT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise Missing(f"`{' '.join(command)}` was not over in {INSTALL_LIMIT_SECONDS:.0f} s") from None
-    if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]
-        raise Missing(f"`{' '.join(command)}` failed: {said[-1]}")
+    if (reason := why_failed(command, cwd, limit_seconds=INSTALL_LIMIT_SECONDS, **env)) is not None:
+        raise Missing(reason)
 
 
 # --- how each kind of program is made ready --------------------------------------------------------------------------
@@ -80,10 +68,7 @@ def python(name: str) -> Driver:
 def npm_install(directory: Path) -> None:
     npm = need("npm", "Debian: apt install npm")
     if not (directory / "node_modules").is_dir():
-        # Scripts of packages are not wanted here, and a lock file would pin where they came from.
-        install(
-            [npm, "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--silent"], directory
-        )
+        install([npm, *NPM_INSTALL], directory)
 
 
 def node(name: str, *, label: str = "", **env: str) -> Driver:

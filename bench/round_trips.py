@@ -68,12 +68,20 @@ def measure(suite: Suite, operations: Sequence[Operation]) -> Outcome:
             outcome.skipped.append(f"{operation.name}: {reason}")
     # Side by side: each has a relay of its own, and they wait far more than they compute.
     targets = contenders(suite.targets)
-    with ThreadPoolExecutor(len(targets)) as pool:
-        list(pool.map(lambda target: _all_of(suite, outcome, target, usable), targets))
+    jobs = [(target, lane) for target in targets for lane in _lanes(usable)]
+    with ThreadPoolExecutor(max(1, len(jobs))) as pool:
+        list(pool.map(lambda job: _all_of(suite, outcome, *job), jobs))
     _sort(outcome, [target.name for target in targets], [operation.name for operation in usable])
     for operation in usable:
         _promise(outcome, operation)
     return outcome
+
+
+def _lanes(operations: Sequence[Operation]) -> list[Sequence[Operation]]:
+    """Those of drivers in this process, and those of load programs, each with a proxy and a relay of its own."""
+    here = [operation for operation in operations if not isinstance(operation.package, Program)]
+    programs = [operation for operation in operations if isinstance(operation.package, Program)]
+    return [lane for lane in (here, programs) if lane]
 
 
 def _all_of(suite: Suite, outcome: Outcome, target: Target, operations: Sequence[Operation]) -> None:

@@ -90,7 +90,7 @@ QUICK = Plan(
     trips_link=Link(10.0),
     requests=1,
     repeats=1,
-    limit_seconds=108.0,
+    limit_seconds=112.0,
     is_thorough=False,
 )
 FULL = Plan()

@@ -15,14 +15,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench import pgbench, processes
 from bench.machine import ROOT
 from bench.results import Outcome
 from bench.suite import Suite
-from bench.targets import Address, Us, end
+from bench.targets import Address, Running, Us, end
 
 CLIENTS = 200
 """Enough that the kernel spreads them about evenly: with 64 the larger half is often 60 %."""
@@ -47,14 +48,20 @@ def workers(suite: Suite) -> Outcome:
     """One worker and two, in front of the responder."""
     about = (__doc__ or "").partition("\n\n")[2].replace("\n", " ")
     outcome = Outcome("workers", "two workers", about)
-    with responder() as origin_port, tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        script = Path(directory) / "one.sql"
+    with ExitStack() as stack:
+        origin_port = stack.enter_context(responder())
+        script = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))) / "one.sql"
         script.write_text("SELECT 1;\n")
+        # Started once: clients connect anew in each round, so the kernel deals them out anew too.
+        suite.live.now("starting one worker, and two")
+        running = _started(stack, origin_port)
+        for target in running.values():
+            pgbench.run(target, ["-f", str(script)], seconds=1, clients=CLIENTS)
         for number in range(suite.plan.few):
-            for count in (1, 2):
+            for count, target in running.items():
                 suite.live.where = f"{outcome.title}, {count}, round {number + 1}/{suite.plan.few}"
                 suite.live.now("…")
-                if not _round(suite, outcome, origin_port, script, count):
+                if not _round(suite, outcome, target, script, count):
                     outcome.skipped.append("--workers 2 started one process only: nothing to compare")
                     suite.live.where = ""
                     return outcome
@@ -65,19 +72,33 @@ def workers(suite: Suite) -> Outcome:
     return outcome
 
 
-def _round(suite: Suite, outcome: Outcome, origin_port: int, script: Path, count: int) -> bool:
+def _started(stack: ExitStack, origin_port: int) -> dict[int, Running]:
+    """One worker and two in front of the responder, started side by side; *stack* ends them."""
+
+    def begin(count: int) -> tuple[ExitStack, Running]:
+        with ExitStack() as own:
+            running = own.enter_context(Us().start(Address(origin_port), workers=count, pool_size=CLIENTS))
+            return own.pop_all(), running
+
+    with ThreadPoolExecutor(2) as pool:
+        starting = {count: pool.submit(begin, count) for count in (1, 2)}
+    for started in starting.values():
+        if started.exception() is None:
+            stack.push(started.result()[0])
+    return {count: started.result()[1] for count, started in starting.items()}
+
+
+def _round(suite: Suite, outcome: Outcome, running: Running, script: Path, count: int) -> bool:
     name = f"us, {count} worker{'s' if count > 1 else ''}"
-    with Us().start(Address(origin_port), workers=count, pool_size=CLIENTS) as running:
-        pgbench.run(running, ["-f", str(script)], seconds=1, clients=CLIENTS)
-        before = processes.cpu_by_process(running.roots)
-        report = pgbench.run(
-            running,
-            ["-f", str(script)],
-            seconds=2.0 if suite.plan.is_thorough else 1.0,
-            clients=CLIENTS,
-            on_progress=lambda at, tps: suite.live.now(f"{at:.0f} s  {tps:,.0f}/s"),
-        )
-        after = processes.cpu_by_process(running.roots)
+    before = processes.cpu_by_process(running.roots)
+    report = pgbench.run(
+        running,
+        ["-f", str(script)],
+        seconds=2.0 if suite.plan.is_thorough else 1.0,
+        clients=CLIENTS,
+        on_progress=lambda at, tps: suite.live.now(f"{at:.0f} s  {tps:,.0f}/s"),
+    )
+    after = processes.cpu_by_process(running.roots)
     used = sorted((after[pid] - before.get(pid, 0.0) for pid in after), reverse=True)
     busy = [seconds for seconds in used if seconds > 0.02 * sum(used)]
     if count > 1 and len(after) < count:

@@ -133,7 +133,7 @@ def _row(row: Row, goal: Goal) -> str:
     kind = "met" if goal.is_met else "missed"
     sign = "✓" if goal.is_met else "✗"
     bullet = charts.bullet(goal.value, goal.limit, is_met=goal.is_met)
-    note = f"<br><small>{escape(goal.note)}</small>" if goal.earlier else ""
+    note = f"<br><small>{escape(goal.note)}</small>" if goal.note and (goal.earlier or not goal.is_met) else ""
     return (
         f"<tr><td>{escape(row.name)}{note}</td><td>{bullet}</td><td class=n>{digits(float(goal.value))}</td>"
         f"<td class=n>{escape(reach(goal))}</td><td>{escape(row.bound)}</td>"

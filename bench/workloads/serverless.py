@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ GOAL_DELAY_MS = 40.0
 """One way: nearer than that, what computing takes is no longer small beside it, and nothing was promised."""
 UNCACHED_GOAL = 7.0
 CACHED_GOAL = 100.0
+BOUND = "seven round trips against one: 7.0 is the bound, less what the client computes"
 HOT = 7
 WARM_REQUESTS = 3
 CACHED_REPEATS = 5
@@ -58,7 +59,10 @@ def serverless(suite: Suite) -> Outcome:
         "a new connection per request",
         f"Connect, log in, one statement, its answer; over {suite.plan.link}, TLS 1.3 and SCRAM-SHA-256 at the origin, SCRAM-SHA-256 "
         "at the proxies, which stand beside the program. A read is of another row each time, a cached read always of the same. "
-        "With scram_iterations = 1 a login costs the client no computing, which is for where nobody can listen.",
+        "With scram_iterations = 1 a login costs the client no computing, which is for where nobody can listen. By themselves (autocommit) "
+        "the statements of psycopg and node-postgres take seven round trips direct and one through us, so 7.0 is all that distance "
+        "gives there, less what the client computes on both ways; asyncpg's take eight. In a transaction, which is what psycopg does "
+        "unless told otherwise (`with connect() as c: c.execute(…)`), a read takes nine against one, and a write nine against two: at most 4.5.",
     )
     programs = [program for program in (PSYCOPG, ASYNCPG, NODE_POSTGRES) if _usable(outcome, program)]
     running = suite.running([*suite.usual, *_short(suite)], suite.far().address)
@@ -152,21 +156,28 @@ def _warm(
     return True
 
 
+def promised(program: Program) -> Iterator[tuple[str, Request, Request, str, float]]:
+    """What is held against direct: a goal's name, the request of direct, ours, the target of ours, the limit."""
+    read = IN_TRANSACTION[0]
+    for said, off, on in (("", US, CACHED), (SHORT_SCRAM_SAID, SHORT_SCRAM, SHORT_SCRAM)):
+        yield f"uncached read{said}", READ, READ, off, UNCACHED_GOAL
+        yield f"uncached write{said}", WRITE, WRITE, off, UNCACHED_GOAL
+        yield f"cached read{said}", READ, CACHED_READ, on, CACHED_GOAL
+        if program is PSYCOPG:
+            # No write: its COMMIT has to be heard of, so it is nine round trips against two.
+            yield f"uncached {read.name}{said}", read, read, off, UNCACHED_GOAL
+
+
 def _promise(plan: Plan, outcome: Outcome, program: Program) -> None:
     if plan.link.delay_ms < GOAL_DELAY_MS:
         return
-    for request, target, limit in (
-        (READ, US, UNCACHED_GOAL),
-        (WRITE, US, UNCACHED_GOAL),
-        (CACHED_READ, CACHED, CACHED_GOAL),
-        (READ, SHORT_SCRAM, UNCACHED_GOAL),
-        (WRITE, SHORT_SCRAM, UNCACHED_GOAL),
-        (CACHED_READ, SHORT_SCRAM, CACHED_GOAL),
-    ):
-        what = request.name if request is CACHED_READ else f"uncached {request.name}"
-        what += SHORT_SCRAM_SAID if target == SHORT_SCRAM else ""
-        direct = READ if request is CACHED_READ else request
+    for name, direct, ours, target, limit in promised(program):
         ratio = outcome.ratio(
-            f"{program.name}: {direct.name}", "direct", target, under_metric=f"{program.name}: {request.name}"
+            f"{program.name}: {direct.name}", "direct", target, under_metric=f"{program.name}: {ours.name}"
         )
-        outcome.promise(f"{program.name}: {what}", "at least", limit, "× faster than direct", ratio)
+        # TLS 1.2, of the launch, takes one round trip more.
+        is_bound = (
+            outcome.key == "serverless" and program is not ASYNCPG and direct in REQUESTS and limit == UNCACHED_GOAL
+        )
+        note = BOUND if is_bound else ""
+        outcome.promise(f"{program.name}: {name}", "at least", limit, "× faster than direct", ratio, note)

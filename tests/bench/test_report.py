@@ -50,6 +50,15 @@ def test_goals_stand_with_what_came_out() -> None:
     assert "met, uncertain" in page
 
 
+def test_what_was_missed_says_what_is_known_about_it() -> None:
+    made = run([900.0])
+    made.outcomes[0].promise("missed", "at least", 7.0, "×", [6.5], "seven against one")
+    made.outcomes[0].promise("met", "at least", 7.0, "×", [7.5], "nothing to explain")
+    page = report.page(made)
+    assert "<small>seven against one</small>" in page
+    assert "nothing to explain" not in page
+
+
 def test_the_headline_says_how_many_times_faster_over_all_drivers() -> None:
     made = Outcome("serverless", "a new connection per request", "about")
     for program, direct in (("psycopg 3", 560.0), ("asyncpg", 640.0)):

@@ -192,9 +192,12 @@ def test_a_hit_is_held_against_direct_pgbouncer_and_the_forwarder() -> None:
     ):
         outcome.add("throughput, simple", target, "1/s", tps)
         outcome.add("CPU, simple", target, "µs", cpu)
-    outcome.add("p50, simple", CACHED, "ms", 1.0)
-    outcome.add("p99, simple", CACHED, "ms", 2.5)
+    for target, late in (("direct", 7.0), (CACHED, 2.5)):
+        outcome.add("p50, simple", target, "ms", 1.0)
+        outcome.add("p99, simple", target, "ms", late)
+    hits._tails(outcome, "simple")
     hits._promise(outcome, "simple", 2.5)
+    assert outcome.goals[-1].note == "in the same rounds: direct 7.0"
     assert [(goal.value, goal.limit, goal.is_met) for goal in outcome.goals] == [
         (2.6, 2.5, True),
         (5.2, 4.0, True),
@@ -237,6 +240,21 @@ def test_targets_of_a_kind(suite: Suite) -> None:
     assert names[:-1] == [target.name for target in suite.usual]
     assert names[1:] == [target.name for target in suite.proxies]
     assert PgBouncer.is_proxy
+
+
+def test_what_one_thing_does_in_a_transaction_is_held_against_the_same_by_direct() -> None:
+    """psycopg's `with connect()`: a read nine round trips against one; a write has no goal, since its COMMIT crosses too."""
+    outcome = Outcome("serverless", "t", "a")
+    for kind, direct, ours in (("read", 560.0, 88.0), ("read in a transaction", 720.0, 88.0)):
+        outcome.add(f"psycopg 3: {kind}", "direct", "ms", direct)
+        outcome.add(f"psycopg 3: {kind}", US, "ms", ours)
+    outcome.add("psycopg 3: write in a transaction", "direct", "ms", 720.0)
+    outcome.add("psycopg 3: write in a transaction", US, "ms", 168.0)
+    serverless._promise(Plan(), outcome, serverless.PSYCOPG)
+    assert [(goal.name, round(goal.value, 1), goal.is_met, goal.note) for goal in outcome.goals] == [
+        ("psycopg 3: uncached read", 6.4, False, serverless.BOUND),
+        ("psycopg 3: uncached read in a transaction", 8.2, True, ""),
+    ]
 
 
 def test_operations_of_load_programs_have_a_lane_of_their_own() -> None:

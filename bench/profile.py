@@ -162,6 +162,12 @@ def cases() -> list[Case]:
             [[m.query(b"BEGIN"), m.query(SELECT + p), m.query(b"COMMIT")] for p in parameters],
             queries=3,
         ),
+        Case(
+            "longer transaction",
+            "BEGIN; four SELECTs; COMMIT in six simple queries, per statement",
+            [[m.query(b"BEGIN"), *[m.query(SELECT + p)] * 4, m.query(b"COMMIT")] for p in parameters],
+            queries=6,
+        ),
         Case("100 rows", "a Query with a hundred rows", [[m.query(SELECT + b"1;")]], rows=100),
     ]
 

@@ -75,7 +75,7 @@ static int answer(PyObject *server, PyObject *data)
     PyObject *state = GET(server, server_session), *client = GET(server, server_client);
     if (!IS(state, state) || !IS(client, client) || GET(client, client_server) != server ||
         !IS_FLAG(server, server__held, Py_None) || !IS_FLAG(server, server_filling, Py_None) ||
-        !is_nothing_noted(state) || !IS_FLAG(state, state_usual, Py_True) ||
+        !is_nothing_noted(state) || !IS_FLAG(state, state_usual, Py_True) || !IS_FLAG(state, state_attention, Py_False) ||
         PyBytes_GET_SIZE(GET(state, state__tail)) != 0)
         return 0;
     PyObject *queue = GET(state, state_queue), *session = GET(client, client_session), *context = GET(client, client_context);

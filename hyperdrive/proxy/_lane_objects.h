@@ -32,7 +32,7 @@
     X(pool, _idle) X(pool, _special) X(pool, _now) \
     X(server, session) X(server, client) X(server, pool_state) X(server, used_at) X(server, write) X(server, _held) \
     X(server, filling) X(server, cancels) \
-    X(state, label) X(state, view) X(state, client) X(state, noted) X(state, statements) X(state, unnamed) X(state, usual) \
+    X(state, label) X(state, view) X(state, client) X(state, noted) X(state, statements) X(state, unnamed) X(state, usual) X(state, attention) \
     X(state, queue) X(state, _first) X(state, _tail) X(state, status) \
     X(whole, steps) X(whole, start) X(named, statement) X(named, bind) X(named, is_pending) X(named, wanted) X(named, epoch) \
     X(shared, verdict) X(shared, name) X(shared, body) X(shared, worth_a_look) X(verdict, is_plain) X(verdict, is_read) \

@@ -191,6 +191,18 @@ class ClientConnection(asyncio.Protocol):
                 self._wait()
                 return
             self._link(server)
+        elif session.may_go_on(server.session):
+            if self.reader is not None and self._served_linked(self.reader, server):
+                return
+            self.reading = False
+            self.resend = None
+            data = session.compose_whole(server.session) if self.lead is None else b""
+            if data:
+                self.context.stats.origin_round_trips += 1
+                server.write(data)
+                return
+            if self.lead is not None:
+                self._start_lead(server)
         else:
             if server.session.is_at_rest and self._answered():
                 return

@@ -73,6 +73,8 @@ class Answers(PreparedOurs):
         ops = self.ops
         if self._failed_here:
             return self._answer_failed()
+        if len(ops) == 1 and (begun := self._begun_by_query()):
+            return begun
         out: list[bytes] = []
         if self._skipping:
             self._skip_here(out)
@@ -95,6 +97,21 @@ class Answers(PreparedOurs):
         ops.clear()
         self.size = 0
         return b"".join(out)
+
+    def _begun_by_query(self) -> bytes:
+        """The reply to a Query that begins a transaction and is held back, which is what most begin with; empty: it is another batch."""
+        kind, _, verdict = self.ops[0]
+        if kind != QUERY or verdict is None or verdict.kind is not Kind.BEGIN or self._skipping or self._streaming:
+            return b""
+        single = verdict.single
+        assert single is not None
+        if not self._is_here(single):
+            return b""
+        reply = self._carry_out(single) + messages.READY_IN_TRANSACTION
+        self.unnamed = None
+        self.ops.clear()
+        self.size = 0
+        return reply
 
     def _keep_from(self, index: int, out: list[bytes]) -> bytes:
         del self.ops[:index]

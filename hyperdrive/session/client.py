@@ -169,6 +169,8 @@ class ClientSession(Endings):
     def _begin(self, held: Held, server: ServerSession) -> bytes:
         """What was held back goes ahead of the client's scope, in the same write (E-2)."""
         data, entries = held.compose()
+        if not server.queue:
+            server.ahead = held.told_ahead()
         server.queue.extend(entries)
         server.unnamed = None
         server.attention = True

@@ -63,6 +63,27 @@ class Endings(Extended):
         self._leave_batch(statement)
         return self._tell_batch(statement, described, self._carry_out(statement)) + messages.READY_IN_TRANSACTION
 
+    @property
+    def is_under_way(self) -> bool:
+        """In a transaction that a server has, of which a plain statement that succeeds leaves nothing to settle."""
+        live = self.live
+        return (
+            (live is None or (live.is_confirmed and not live.may_end and not live.settings))
+            and not self._ends_epoch
+            and self._asking is None
+        )
+
+    def may_go_on(self, server: ServerSession) -> bool:
+        """Whether the batch is the usual one, in the middle of a transaction of which *server* awaits more: nothing goes ahead of it, and
+        it ends nothing."""
+        return (
+            self.whole is not None
+            and server.status == IN_TRANSACTION
+            and not (server.queue or server.open_scope or server.half_sent or server.copy_in)
+            and self._portal_behind is None
+            and self.is_under_way
+        )
+
     def may_read_aside(self, server: ServerSession) -> bool:
         """Whether a read may be answered from elsewhere in the transaction that *server* has: all it did was provably read (E-9)."""
         live = self.live

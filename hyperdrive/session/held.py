@@ -166,6 +166,18 @@ class Held:
         last, its_entries = portal_behind(self.portal)
         return data + last, entries + its_entries
 
+    def told_ahead(self) -> bytes:
+        """The replies to ``compose``, if they can only be these: of a bare BEGIN. Empty: they have to be looked at one by one."""
+        tag = self._items[0].statement.tag
+        if len(self._items) > 1 or self._read_at or self.portal or tag is None:
+            return b""
+        return _ran(tag) if self.portal is None else _ran(tag) + messages.CLOSE_COMPLETE
+
+
+@lru_cache(16)
+def _ran(tag: bytes) -> bytes:
+    return messages.PARSE_COMPLETE + messages.BIND_COMPLETE + messages.command_complete(tag)
+
 
 @lru_cache(512)
 def _run(sql: bytes) -> bytes:

@@ -37,6 +37,7 @@ class Ledger:
         "_first",
         "_tail",
         "_through",
+        "ahead",
         "attention",
         "broken",
         "client",
@@ -98,6 +99,8 @@ class Ledger:
         """What was asked of it since it was idle that may have changed something; ``None``: nobody wants to know."""
         self.usual = True
         """Since it was at rest nothing has passed but whole scopes, and nothing came back but whole replies in the usual order."""
+        self.ahead = b""
+        """What it is about to say of what was held back, and nobody has to look at: the entries of it are the first of the queue."""
         self._first: Expected | None = None
         """The first step of the whole scope under way, if it knows more than the table's: the Bind of a prepared statement."""
         self._copy_syncs = 0

@@ -109,7 +109,7 @@ class ServerSession(Ledger):
 
     def put(self, whole: Whole, first: Expected | None) -> None:
         """*whole* is on its way, behind whatever is; *first* takes the place of its first step, if that says more."""
-        if self.usual:
+        if self.usual or not self.queue:
             self.queue.append(whole)
             self._first = first
         else:
@@ -142,6 +142,12 @@ class ServerSession(Ledger):
         expect, or OriginLost, the settings that had to go ahead of a scope were refused.
         """
         queue = self.queue
+        if self.ahead:
+            ahead, self.ahead = self.ahead, b""
+            if data.startswith(ahead):
+                while queue and queue[0] in replies.HELD:
+                    queue.popleft()
+                return self._receive(data[len(ahead) :])
         step = queue[0].start if queue else None
         if step is None or self._tail:
             return self._receive(data)
@@ -153,7 +159,7 @@ class ServerSession(Ledger):
             if following is None or end > size:
                 break
             if not following:
-                if end != size or end - i != 6:
+                if end != size or end - i != 6 or (self.attention and self._is_news(data[i + 5])):
                     break
                 queue.popleft()
                 self.status = data[i + 5]
@@ -163,6 +169,10 @@ class ServerSession(Ledger):
         self.usual = False
         self._unfold(step.left)
         return self._receive(data, i)
+
+    def _is_news(self, status: int) -> bool:
+        """Whether the client's session has to be told of ReadyForQuery with *status*, though nothing unusual has come in this scope."""
+        return not (status == self.status == IN_TRANSACTION and self.client is not None and self.client.is_under_way)
 
     def _receive(self, data: bytes, i: int = 0) -> bytes:
         """``receive`` message by message; the entries of what stands before *i* have been finished."""

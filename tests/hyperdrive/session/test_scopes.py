@@ -72,8 +72,7 @@ def in_one(whole: Whole) -> ServerSession:
 def in_steps(whole: Whole) -> ServerSession:
     server = linked()
     server.look_closer()
-    server.put(whole, None)
-    assert list(whole.steps) == list(server.queue)
+    server.queue.extend(whole.steps)
     return server
 
 
@@ -136,11 +135,15 @@ UNUSUAL: list[tuple[str, Callable[[ServerSession], object]]] = [
 
 
 @pytest.mark.parametrize(("name", "happens"), UNUSUAL, ids=[name for name, _ in UNUSUAL])
-def test_what_is_unusual_keeps_scopes_in_steps(name: str, happens: Callable[[ServerSession], object]) -> None:
+def test_what_is_unusual_keeps_scopes_behind_others_in_steps(
+    name: str, happens: Callable[[ServerSession], object]
+) -> None:
     server = linked()
     happens(server)
     server.put(scopes.QUERY, None)
-    assert list(scopes.QUERY.steps) == list(server.queue)
+    server.put(scopes.QUERY, None)
+    assert [scopes.QUERY, *scopes.QUERY.steps] == list(server.queue)
+    assert not server.usual
 
 
 def test_rest_ends_what_was_unusual_unless_half_a_message_is_there() -> None:

@@ -204,8 +204,9 @@ class Extended(Sharing):
         entry.epoch = self._learns_in(server)
         self._send_parse(shared, entry, server, out, again=present is not None)
 
-    def _lacks_in_failed(self, name: bytes, server: ServerSession) -> tuple[Verdict, bytes] | None:
-        """The verdict and the parameter types of a statement that a server in a failed transaction does not have.
+    def _lacks_in_failed(self, name: bytes, server: ServerSession) -> tuple[Verdict, bytes, bool] | None:
+        """The verdict and the parameter types of a statement that a server in a failed transaction does not have, and whether the types are
+        the origin's word.
 
         It takes no Parse then but that of the transaction's end, so what it would say is said here: it looks at the statement first.
         """
@@ -215,13 +216,13 @@ class Extended(Sharing):
             found = self.named(name[:NAME_BYTES])
             if found is None or server.statements.get(found.statement):
                 return None
-            verdict, types = found.statement.verdict, _types_of(found)
+            verdict, types, is_told = found.statement.verdict, _types_of(found), bool(found.types)
         else:
             if self.unnamed is None or server.unnamed is self.unnamed or self.unnamed_verdict is None:
                 return None
             verdict = self.unnamed_verdict
-            types = first_message(self.unnamed)[name_at(self.unnamed, 6)[1] :]
-        return None if verdict.kind in _EXITS else (verdict, types)
+            types, is_told = first_message(self.unnamed)[name_at(self.unnamed, 6)[1] :], False
+        return None if verdict.kind in _EXITS else (verdict, types, is_told)
 
     def _refuse_bind(self, raw: bytes, name: bytes, rest: int, server: ServerSession) -> None:
         lacking = self._lacks_in_failed(name, server)
@@ -231,10 +232,11 @@ class Extended(Sharing):
         raise TransactionAborted(ABORTED_TEXT)
 
     @staticmethod
-    def _check_count(name: bytes, verdict: Verdict, types: bytes, raw: bytes, rest: int) -> None:
+    def _check_count(name: bytes, verdict: Verdict, types: bytes, is_told: bool, raw: bytes, rest: int) -> None:
         """What the origin looks at first in a Bind, if a Parse ahead of it could fail for another reason."""
         wanted, given = int.from_bytes(types[:2], "big"), Parameters(raw, rest).count
-        if given != wanted and not verdict.is_plain:  # of a plain one more may have been found in its text
+        # In the text of a plain one it may have found more than were declared.
+        if given != wanted and (is_told or not verdict.is_plain):
             raise WrongParameters(
                 f'bind message supplies {given} parameters, but prepared statement "{shown(name)}" requires {wanted}'
             )
@@ -243,7 +245,7 @@ class Extended(Sharing):
         lacking = self._lacks_in_failed(name, server)
         if lacking is None:
             return False
-        verdict, types = lacking
+        verdict, types, _ = lacking
         kind = verdict.single.kind if verdict.single is not None else verdict.kind
         if kind not in _NO_ROWS and not self._was_without_rows(name):
             raise TransactionAborted(ABORTED_TEXT)
@@ -271,7 +273,7 @@ class Extended(Sharing):
         else:
             found = self.named(name[:NAME_BYTES])
             if found is not None and not server.statements.get(found.statement):
-                self._check_count(name, found.statement.verdict, _types_of(found), raw, rest)
+                self._check_count(name, found.statement.verdict, _types_of(found), bool(found.types), raw, rest)
             found = self._ensure(name, server, out)
             if found is None:
                 verdict = None

@@ -340,7 +340,11 @@ class ServerSession(Ledger):
         assert named is not None
         if head.action in (Action.COMPARE, Action.CHECK):
             if message == named.told:
+                if not named.name and self.client is not None:
+                    named.epoch = self.client.pipe.epoch
                 return b""
+            if not named.name:
+                self.unnamed = None  # it is asked again before anything runs
             self.failed = True
             if named.statement in self.statements:
                 self.statements[named.statement] = False  # what it has now is not what its clients were told

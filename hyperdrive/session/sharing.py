@@ -35,8 +35,6 @@ class _Told(NamedTuple):
     parse: bytes
     """Its Parse, by identity."""
     named: Named
-    epoch: int
-    """The schema epoch in which that was so."""
 
 
 class WaitError(Exception):
@@ -142,8 +140,9 @@ class Sharing(Answers):
             out.append(told.named.statement.parse_message(told.named.types))
         server.queue.append(Expected("P", Action.SKIP, name=b""))
         server.unnamed = parse
-        if told is not None and told.epoch != self.pipe.epoch and told.named.told not in (None, messages.NO_DATA):
-            self._unnamed_told = told._replace(epoch=self.pipe.epoch)
+        if told is None or told.named.told in (None, messages.NO_DATA):
+            return
+        if told.named.epoch != self.pipe.epoch:
             self._compare(told.named, server, out)
 
     def _describes_unnamed(self) -> Expected:
@@ -151,8 +150,8 @@ class Sharing(Answers):
         parse, verdict = self.unnamed, self.unnamed_verdict
         if parse is None or verdict is None:
             return replies.DESCRIBE_STATEMENT
-        named = Named(SharedStatement(b"", first_message(parse)[6:], verdict), b"")
-        self._unnamed_told = _Told(parse, named, self.pipe.epoch)
+        named = Named(SharedStatement(b"", first_message(parse)[6:], verdict), b"", epoch=self.pipe.epoch)
+        self._unnamed_told = _Told(parse, named)
         return Expected("DS", named=named, describes=True)
 
     def _in_force(self, server: ServerSession) -> Label:

@@ -126,8 +126,8 @@ static int ask(PyObject *client, PyObject *data)
     PyObject *out = asked.named == NULL ? Py_NewRef(data)
                                         : renamed(&asked, GET(GET(asked.named, named_statement), shared_name), data);
     PyObject *op = is_read ? PyTuple_Pack(3, asked.kind, data, verdict) : Py_NewRef(Py_None);
-    found = out == NULL || op == NULL ? -1 : has_to_pass ? passes(reader, data, verdict) : 1;
     Py_INCREF(server);
+    found = out == NULL || op == NULL ? -1 : has_to_pass ? passes(reader, data, verdict) : 1;
     if (found > 0 && PyList_SetSlice(idle, last, last + 1, NULL) < 0)
         found = -1;
     if (found <= 0) {

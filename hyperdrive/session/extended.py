@@ -38,6 +38,10 @@ from hyperdrive.sql.verdict import Kind, Statement, Verdict
 
 _POISON_BIND: Final = messages.bind(b"", POISON)
 
+_SCRATCH: Final = b"_hd_taken"
+"""A statement of ours, for a look at a text whose name is taken: the client's unnamed one stays where it is."""
+_SCRATCH_CLOSE: Final = messages.close(b"S", _SCRATCH)
+
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
@@ -178,9 +182,8 @@ class Extended(Sharing):
             raise WAIT  # whether the name is taken is not known yet
         if key in self._shared or self._is_lent(key):
             # The origin looks at the text first, and its errors go before ours; so does that of a failed transaction.
-            out.append(messages.message(b"P", b"\0" + raw[body_at:]))
-            server.queue.append(Expected("P", Action.SKIP, name=key))
-            server.unnamed = None
+            out += [_SCRATCH_CLOSE, messages.message(b"P", _SCRATCH + b"\0" + raw[body_at:])]
+            server.queue += [replies.SKIP_CLOSE, Expected("P", Action.SKIP, name=key)]
             raise DuplicateStatement(f'prepared statement "{shown(name)}" already exists')
         self._lend_for(verdict, server, out)
         if verdict is None:

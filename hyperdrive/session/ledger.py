@@ -133,7 +133,8 @@ class Ledger:
             if self._may_resend(head, fields.get("C")):
                 return b""
             self._skip_to_sync()
-        if head.kind == "P" and head.statement is None and head.named is None and not self._parses_unnamed_later():
+        is_unnamed = head.kind == "P" and not head.name and head.statement is None and head.named is None
+        if is_unnamed and not self._parses_unnamed_later():
             self.unnamed = None
             if self.client is not None and head.action is not Action.SKIP:  # what we Parse again the client still has
                 self.client.unnamed = None
@@ -161,7 +162,10 @@ class Ledger:
 
     def _parses_unnamed_later(self) -> bool:
         """A later scope of the flight has made the unnamed statement anew."""
-        return any(entry.kind == "P" and entry.statement is None and entry.named is None for entry in self.queue)
+        return any(
+            entry.kind == "P" and not entry.name and entry.statement is None and entry.named is None
+            for entry in self.queue
+        )
 
     def _may_resend(self, head: Expected, sqlstate: str | None) -> bool:
         """Whether the scope failed, before anything ran, for a reason that the client need not know: then it goes out again.

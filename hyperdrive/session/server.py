@@ -147,7 +147,8 @@ class ServerSession(Ledger):
             if data.startswith(ahead):
                 while queue and queue[0] in replies.HELD:
                     queue.popleft()
-                return self._receive(data[len(ahead) :])
+                told = self.fire_fakes()
+                return told + self._receive(data[len(ahead) :])
         step = queue[0].start if queue else None
         if step is None or self._tail:
             return self._receive(data)

@@ -129,6 +129,8 @@ def masked(lines: list[str], parameters: dict[str, str]) -> list[str]:
 @example(number=41759283, phrases=[2486], logins=[{}, {}], servers=1, isolates=False)
 @example(number=21537, phrases=[74, 627], logins=[{}, {}], servers=1, isolates=False)
 @example(number=233, phrases=[254, 146], logins=[{}, {}], servers=1, isolates=False)
+@example(number=18847543, phrases=[69, 3268], logins=[{}, {}], servers=1, isolates=False)
+@example(number=11003, phrases=[620], logins=[{}, {}], servers=1, isolates=False)
 @example(number=265, phrases=[1720, 83], logins=[{}, {}], servers=1, isolates=False)
 @settings(
     max_examples=EXAMPLES,

@@ -223,15 +223,13 @@ def test_an_unnamed_statement_that_a_failed_transaction_does_not_take_is_still_t
         book.asks(
             book.a, parse("select 2", "s1") + sync(), backend("1", "Z T"), to_server=parse("select 2", "_hd_1") + sync()
         )
-        book.a.sends(
-            parse("select 3", "s1") + sync()
-        )  # the name is taken; the text is looked at as the unnamed statement's
-        book.server.gets_letters("PBS")
-        book.server.sends(backend("1", "E 26000 the poison", "Z E"))
+        book.a.sends(parse("select 3", "s1") + sync())  # the name is taken; the text is looked at under one of ours
+        book.server.gets_letters("CPBS")
+        book.server.sends(backend("3", "1", "E 26000 the poison", "Z E"))
         book.a.gets_letters("E ZE")
         for _ in range(2):
             book.a.sends(bind() + execute() + sync())
-            book.server.gets_letters("B S")  # the server lacks it and takes no Parse: what fails the scope
-            book.server.sends(backend("E 26000 the poison", "Z E"))
+            book.server.gets_letters("BES")
+            book.server.sends(backend("E 25P02 aborted", "Z E"))
             assert b"C25P02\0" in book.a.gets_letters("E ZE")
         book.a.leaves()

@@ -107,8 +107,8 @@ def test_a_name_that_is_taken_is_the_origins_to_refuse() -> None:
         book.a.take()
         begin(book)
         book.a.sends(PREPARED_COMMIT)
-        book.server.gets_letters("PBEC P B S")  # the text as nobody's, and what fails the scope
-        book.server.sends(carried("BEGIN") + backend("1", "E 26000 _hd_fail", "Z E"))
+        book.server.gets_letters("PBEC C P B S")  # the text under a name of ours, and what fails the scope
+        book.server.sends(carried("BEGIN") + backend("3", "1", "E 26000 _hd_fail", "Z E"))
         assert b"42P05" in book.a.take()
         book.a.sends(query("rollback"))
         book.a.take()
@@ -170,8 +170,8 @@ def test_a_deallocate_under_a_name_that_is_taken_pins_nobody() -> None:
             to_server=parse("select 1", "_hd_1") + sync(),
         )
         book.a.sends(parse("deallocate s1", "s1") + bind("s1") + execute() + sync())
-        book.server.gets_letters("P B S")  # the text as nobody's, and what fails the scope
-        book.server.sends(backend("1", "E 26000 the poison", "Z I"))
+        book.server.gets_letters("C P B S")  # the text under a name of ours, and what fails the scope
+        book.server.sends(backend("3", "1", "E 26000 the poison", "Z I"))
         assert b"42P05" in book.a.take()
         assert book.a.session.pins() == []
         assert book.server in book.free

@@ -78,8 +78,8 @@ def test_a_name_that_is_taken_lends_nothing_to_the_server() -> None:
         book.server.sends(backend("1", "Z I"))
         book.a.take()
         book.a.sends(parse("deallocate s1", "s1") + bind("s1") + execute() + sync())
-        book.server.gets_letters("P B S")
-        book.server.sends(backend("1", "E 26000 gone", "Z I"))
+        book.server.gets_letters("C P B S")
+        book.server.sends(backend("3", "1", "E 26000 gone", "Z I"))
         book.a.gets_letters("E ZI")
         assert [] == book.a.session.pins()
         assert book.server in book.free

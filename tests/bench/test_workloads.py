@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from bench import pgbench, processes, round_trips, rounds
@@ -20,8 +21,8 @@ from bench.results import Outcome, Run
 from bench.rounds import Load
 from bench.run import _no_time_for, _pace
 from bench.suite import FULL, QUICK, Plan, Suite
-from bench.targets import CACHED, US, Address, Direct, Missing, PgBouncer, Running, Target
-from bench.workloads import hits, serverless, verdicts
+from bench.targets import CACHED, US, Address, Direct, Missing, PgBouncer, Running, Target, Us
+from bench.workloads import freshness, hits, serverless, verdicts
 from hyperdrive.localserver import LocalServer
 from hyperdrive.sql.readers import ReadVerdicts
 from hyperdrive.sql.resolve import Cacheable
@@ -255,6 +256,16 @@ def test_what_one_thing_does_in_a_transaction_is_held_against_the_same_by_direct
         ("psycopg 3: uncached read", 6.4, False, serverless.BOUND),
         ("psycopg 3: uncached read in a transaction", 8.2, True, ""),
     ]
+
+
+def test_no_question_for_the_catalogs_counts_for_the_herd(suite: Suite) -> None:
+    """It is asked every few seconds, and would be a second round trip in whichever round it falls into."""
+    with (
+        freshness._short_lived(Us(CACHED, cache=True)).start(suite.address) as running,
+        psycopg.connect(running.dsn, autocommit=True, dbname="hyperdrive", prepare_threshold=None) as console,
+    ):
+        settings = {row[0]: row[1] for row in console.execute("SHOW CONFIG")}
+    assert settings["catalog_poll"] in ("1h", "3600", "3600.0")
 
 
 def test_operations_of_load_programs_have_a_lane_of_their_own() -> None:

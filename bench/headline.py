@@ -47,7 +47,7 @@ def cards(run: Run) -> list[Card]:
     for kind, target, what in KINDS if outcome is not None else ():
         assert outcome is not None
         found = {program: interval(_ratio(outcome, program, kind, target)) for program in _programs(outcome, kind)}
-        more = "; ".join(f"{name} {digits(low)} – {digits(high)}" for name, (low, high) in found.items())
+        more = "; ".join(f"{name} {_reach(*reach)}" for name, reach in found.items())
         if found:
             made.append(Card(_span(list(_medians(outcome, kind, target).values())), f"faster: {what}", more))
     rows = promises.rows(run)
@@ -75,8 +75,13 @@ def _medians(outcome: Outcome, kind: str, target: str) -> dict[str, float]:
 
 def _span(values: list[float]) -> str:
     low, high = _short(min(values)), _short(max(values))
-    # Not to be broken into two lines.
-    return f"{low}×" if low == high else f"{low}\u00a0–\u00a0{high}×"
+    # Not to be broken into two lines: after a dash a line may end, whatever space follows, unless a word joiner does.
+    return f"{low}×" if low == high else f"{low}\u00a0–\u2060\u00a0{high}×"
+
+
+def _reach(low: float, high: float) -> str:
+    """An interval; one round has none."""
+    return digits(low) if low == high else f"{digits(low)} – {digits(high)}"
 
 
 def _short(value: float) -> str:

@@ -123,7 +123,7 @@ def _rows_of(name: str, rows: Sequence[Row], *, is_open: bool) -> str:
 
 
 _HEAD = (
-    "<colgroup><col><col style=width:134px><col style=width:76px><col style=width:136px><col style=width:200px>"
+    "<colgroup><col><col style=width:134px><col style=width:76px><col style=width:112px><col style=width:232px>"
     "<col style=width:154px></colgroup>"
     "<tr><th>figure<th><th class=n>here<th class=n>interval<th>target<th></tr>"
 )

@@ -18,12 +18,12 @@ p{margin:4px 0 14px;max-width:80ch}.sub,small,.tick{color:var(--faint)}.sub{font
 .bar{position:sticky;top:0;background:var(--paper);border-bottom:1px solid var(--rule);z-index:1;padding:10px 0;margin-bottom:18px;
 display:flex;flex-wrap:wrap;gap:4px 18px;font-size:13px;align-items:center}
 .bar a{color:var(--ink);text-decoration:none;font-weight:600}.bar a:hover{text-decoration:underline}.bar .keys{margin-left:auto}
-.key{margin-left:14px;white-space:nowrap}.key i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:5px;vertical-align:-1px}
+.bar .keys{display:flex;flex-wrap:wrap;gap:2px 14px}.key{white-space:nowrap}.key i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:5px;vertical-align:-1px}
 i.direct{background:var(--direct)}i.us{background:var(--us)}i.cached{background:var(--cached)}i.short{background:var(--short)}i.pgbouncer{background:var(--pgbouncer)}
 i.pgpool{background:var(--pgpool)}i.floor{background:var(--floor)}i.other{background:var(--other)}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(200px,1fr));gap:14px;margin:18px 0 10px}
 .card{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:16px 18px}
-.card b{display:block;font-size:34px;line-height:1.1;letter-spacing:-.03em;font-variant-numeric:tabular-nums}
+.card b{display:block;white-space:nowrap;font-size:30px;line-height:1.1;letter-spacing:-.03em;font-variant-numeric:tabular-nums}
 .card span{display:block;font-size:14px;margin-top:4px}.card small{display:block;margin-top:6px}
 figure{margin:16px 0;padding:14px 18px;background:var(--card);border:1px solid var(--rule);border-radius:10px;min-width:0}
 figcaption{font-weight:600;font-size:14px;margin-bottom:8px}figcaption small{font-weight:400}
@@ -45,8 +45,9 @@ th,td{text-align:left;padding:6px 14px 6px 0;border-bottom:1px solid var(--rule)
 td.group{font-weight:600;padding-top:14px}.n{text-align:right;white-space:nowrap}
 b.met{color:var(--good)}b.missed{color:var(--bad)}b.met,b.missed{white-space:nowrap;font-weight:600}
 details.targets{margin:0 0 18px}details.targets>summary{color:var(--ink);font-size:16px;font-weight:600;padding:8px 0}
-details.targets table{table-layout:fixed;min-width:820px}
+details.targets table{table-layout:fixed;min-width:930px}
 details{margin:8px 0}summary{cursor:pointer;color:var(--faint);font-size:13px}
+@media(max-width:700px){figure{overflow-x:auto}figure>svg{min-width:640px}.two figure>svg{min-width:0}h1{font-size:32px}}
 ul{padding-left:20px;font-size:13.5px;color:var(--faint)}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 18px;font-size:13px}dt{color:var(--faint)}dd{margin:0;overflow-wrap:anywhere}
 """

@@ -69,9 +69,16 @@ def test_the_headline_says_how_many_times_faster_over_all_drivers() -> None:
             made.add(f"{program}: write", "us", "ms", 100.0)
             made.add(f"{program}: cached read", "us, cached", "ms", 5.0)
     page = report.page(replace(run([900.0]), outcomes=[made], distance="80 ms there and back"))
-    assert "<h1>5.6\u00a0–\u00a08.0× uncached, 112\u00a0–\u00a0128× from the cache</h1>" in page
+    assert "<h1>5.6\u00a0–\u2060\u00a08.0× uncached, 112\u00a0–\u2060\u00a0128× from the cache</h1>" in page
     assert "each request on a new connection with TLS, over 80 ms there and back" in page
-    assert "<b>5.6\u00a0–\u00a06.4×</b><span>faster: writes</span>" in page
+    assert "<b>5.6\u00a0–\u2060\u00a06.4×</b><span>faster: writes</span>" in page
+
+
+def test_a_card_of_one_round_shows_no_interval() -> None:
+    made = Outcome("serverless", "a new connection per request", "about")
+    made.add("psycopg 3: read", "direct", "ms", 560.0)
+    made.add("psycopg 3: read", "us", "ms", 80.0)
+    assert "<small>psycopg 3 7.00</small>" in report.page(replace(run([900.0]), outcomes=[made]))
 
 
 def test_without_new_connections_the_headline_promises_nothing() -> None:

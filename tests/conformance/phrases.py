@@ -27,14 +27,7 @@ from tests.conformance.vocabulary import Disturb, Leave, Move, Outside, Said, St
 HOWS = ("terminate", "close", "reset")
 NAMES = ("", "s1", "s2")
 GONE = ("deallocate", "discard", "unlisten", "close all")
-LEVELS = (
-    "isolation",
-    "serializable",
-    "repeatable",
-    "snapshot",
-    "set transaction deferrable",
-    "set transaction read write",
-)
+LEVELS = ("isolation", "serializable", "repeatable", "snapshot", "deferrable", "read write")
 
 VALUES = {
     "timezone": ("'Asia/Tokyo'", "'UTC'", "'EST'", "default"),

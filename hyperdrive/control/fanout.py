@@ -258,6 +258,8 @@ class Fanout:
             self._followed[worker] -= 1
             if not self._followed[worker] and not self._is_closed:
                 self._lost(worker)
+            elif not self._is_closed:
+                self._drop_all()  # if this one of two was cut, what was still to be said on it is not known
 
     def _vouch(self, worker: int, at: float) -> None:
         """*worker* said something at *at*, and all that it said before has been applied."""

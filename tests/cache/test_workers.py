@@ -198,6 +198,23 @@ async def test_nothing_is_lost_when_a_link_is_made_anew(workers: Workers, monkey
     assert len(applied) == 100
 
 
+async def test_a_link_that_is_cut_after_another_took_its_place_drops_everything(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was still to be said on it is not known, and the other counts from one."""
+    first, second = await workers.start(0), await workers.start(1)
+    assert first._fanout is not None
+    assert second._fanout is not None
+    old = first._fanout._links[1]
+    dropped: list[None] = []
+    monkeypatch.setattr(second._fanout, "_drop_all", lambda: dropped.append(None))
+    monkeypatch.setattr(old, "retire", lambda: None)
+    await first._fanout.link(1)
+    old.close()
+    await eventually(lambda: dropped, "everything is dropped")
+    assert second._fanout._followed[0] == 1
+
+
 async def test_a_worker_that_does_not_answer_holds_nobody_up_for_ever(workers: Workers) -> None:
     from hyperdrive.control import fanout
 

@@ -173,6 +173,8 @@ class Ledger:
         26000: our names vanished behind our back (W-23). 0A000: the result changed, and nobody was told the old one (W-26).
         """
         client, named = self.client, head.named
+        if named is not None and not named.name:
+            return False  # the unnamed statement, which nobody shares
         if named is not None and sqlstate == "26000":
             self.statements.pop(named.statement, None)
         if client is None or named is None or self.status != IDLE or len(self.queue) != client.again_entries:

@@ -355,6 +355,22 @@ async def test_w26_the_unnamed_statement_is_what_its_client_was_told(scene: Scen
     await a.query("drop table changes")
 
 
+async def test_w26_describe_of_an_unnamed_statement_that_has_changed(scene: Scene) -> None:
+    """Changed behind our back, so nobody but the origin knows: it says so, and the statement stays the unnamed one."""
+    await scene.start(servers=1)
+    direct, a, b = await scene.direct(), await scene.client(), await scene.client()
+    await direct.query("create table behind (v int)")
+    await a.scope(parse("select v from behind") + S)
+    await direct.query("alter table behind alter v type text")
+    for _ in range(2):
+        assert (await a.scope(describe_statement() + S)).errors == ["0A000"]
+    await b.scope(extended("select 'of b'") + S)
+    assert (await a.scope(describe_statement() + S)).of("T")[0].body.startswith(b"\0\1v\0")
+    assert (await a.scope(parse("select v from behind") + describe_statement() + S)).letters == "1tTZ"
+    assert (await a.scope(bind() + execute() + S)).tags == ["SELECT 0"]
+    await direct.query("drop table behind")
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
 async def test_w27_an_open_portal_holds_its_server(scene: Scene, limit: int) -> None:
     a, b = await scene.client(), await scene.client()

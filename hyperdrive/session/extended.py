@@ -34,6 +34,7 @@ from hyperdrive.session.server import FAILED, IDLE, ServerSession
 from hyperdrive.session.settings import IDLE_SESSION, UNKNOWN, Label
 from hyperdrive.session.sharing import WAIT, Sharing
 from hyperdrive.session.statements import NAME_BYTES, POISON, Named, SharedStatement
+from hyperdrive.sql.text import parameters_in
 from hyperdrive.sql.verdict import Kind, Statement, Verdict
 
 _POISON_BIND: Final = messages.bind(b"", POISON)
@@ -94,10 +95,13 @@ def _may_exit(entry: Expected) -> bool:
     return statements is None or any(statement.kind in _EXITS for statement in statements)
 
 
-def _types_of(named: Named) -> bytes:
-    """Count and OIDs of its parameters: as the client was told them, or as it gave them itself."""
-    body = named.statement.body
-    return named.types or body[body.find(b"\0") + 1 :]
+def _wanted(told: bytes, body: bytes) -> int | None:
+    """How many values a statement takes: as its client was *told*, or as the *body* of its Parse says; ``None``: that cannot be told."""
+    if told:
+        return int.from_bytes(told[:2], "big")
+    sql, _, declared = body.partition(b"\0")
+    found = parameters_in(sql)
+    return None if found is None else max(found, int.from_bytes(declared[:2], "big"))
 
 
 class Extended(Sharing):
@@ -207,9 +211,9 @@ class Extended(Sharing):
         entry.epoch = self._learns_in(server)
         self._send_parse(shared, entry, server, out, again=present is not None)
 
-    def _lacks_in_failed(self, name: bytes, server: ServerSession) -> tuple[Verdict, bytes, bool] | None:
-        """The verdict and the parameter types of a statement that a server in a failed transaction does not have, and whether the types are
-        the origin's word.
+    def _lacks_in_failed(self, name: bytes, server: ServerSession) -> tuple[Verdict, bytes, bytes] | None:
+        """A statement that a server in a failed transaction does not have: its verdict, what its client was told of its parameters, and the
+        body of its Parse.
 
         It takes no Parse then but that of the transaction's end, so what it would say is said here: it looks at the statement first.
         """
@@ -219,27 +223,27 @@ class Extended(Sharing):
             found = self.named(name[:NAME_BYTES])
             if found is None or server.statements.get(found.statement):
                 return None
-            verdict, types, is_told = found.statement.verdict, _types_of(found), bool(found.types)
+            verdict, told, body = found.statement.verdict, found.types, found.statement.body
         else:
             if self.unnamed is None or server.unnamed is self.unnamed or self.unnamed_verdict is None:
                 return None
             verdict = self.unnamed_verdict
-            types, is_told = first_message(self.unnamed)[name_at(self.unnamed, 6)[1] :], False
-        return None if verdict.kind in _EXITS else (verdict, types, is_told)
+            told, body = b"", first_message(self.unnamed)[6:]
+        return None if verdict.kind in _EXITS else (verdict, told, body)
 
     def _refuse_bind(self, raw: bytes, name: bytes, rest: int, server: ServerSession) -> None:
         lacking = self._lacks_in_failed(name, server)
         if lacking is None:
             return
-        self._check_count(name, *lacking, raw, rest)
+        _, told, body = lacking
+        self._check_count(name, _wanted(told, body), raw, rest)
         raise TransactionAborted(ABORTED_TEXT)
 
     @staticmethod
-    def _check_count(name: bytes, verdict: Verdict, types: bytes, is_told: bool, raw: bytes, rest: int) -> None:
+    def _check_count(name: bytes, wanted: int | None, raw: bytes, rest: int) -> None:
         """What the origin looks at first in a Bind, if a Parse ahead of it could fail for another reason."""
-        wanted, given = int.from_bytes(types[:2], "big"), Parameters(raw, rest).count
-        # In the text of a plain one it may have found more than were declared.
-        if given != wanted and (is_told or not verdict.is_plain):
+        given = Parameters(raw, rest).count
+        if wanted is not None and given != wanted:
             raise WrongParameters(
                 f'bind message supplies {given} parameters, but prepared statement "{shown(name)}" requires {wanted}'
             )
@@ -248,10 +252,11 @@ class Extended(Sharing):
         lacking = self._lacks_in_failed(name, server)
         if lacking is None:
             return False
-        verdict, types, _ = lacking
+        verdict, told, body = lacking
         kind = verdict.single.kind if verdict.single is not None else verdict.kind
         if kind not in _NO_ROWS and not self._was_without_rows(name):
             raise TransactionAborted(ABORTED_TEXT)
+        types = told or body[body.find(b"\0") + 1 :]
         server.queue.append(fake(messages.message(b"t", types) + messages.NO_DATA, kind="DS"))
         return True
 
@@ -276,7 +281,7 @@ class Extended(Sharing):
         else:
             found = self.named(name[:NAME_BYTES])
             if found is not None and not server.statements.get(found.statement):
-                self._check_count(name, found.statement.verdict, _types_of(found), bool(found.types), raw, rest)
+                self._check_count(name, _wanted(found.types, found.statement.body), raw, rest)
             found = self._ensure(name, server, out)
             if found is None:
                 verdict = None

@@ -5,6 +5,7 @@ Written in sql-syntax-lexical. Knows nothing of statements.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from pglast.parser import ParseError, scan
@@ -82,3 +83,18 @@ def decode(sql: bytes) -> tuple[str, str]:
         return sql.decode(), "utf-8"
     except UnicodeDecodeError:
         return sql.decode("latin-1"), "latin-1"
+
+
+_PLAIN_LITERAL: Final = re.compile(rb"'[^'\\]*'")
+_PARAMETER: Final = re.compile(rb"(?<![\w$\x80-\xff])\$([0-9]{1,5})(?![\w$\x80-\xff])")
+
+
+def parameters_in(sql: bytes) -> int | None:
+    """The highest number of a parameter in *sql*, 0 if there is none; ``None``: that takes a lexer."""
+    if b"$" not in sql:
+        return 0
+    code = _PLAIN_LITERAL.sub(b" ", sql)
+    if any(sign in code for sign in (b"'", b'"', b"--", b"/*", b"\\")):
+        return None
+    numbers = _PARAMETER.findall(code)
+    return max(map(int, numbers), default=0) if len(numbers) == code.count(b"$") else None

@@ -130,6 +130,20 @@ async def test_w20_the_error_of_a_late_parse_is_the_clients(scene: Scene) -> Non
     assert (await run(a, "other")).rows == [("1",)]
 
 
+@pytest.mark.parametrize(
+    "text", ["select set_config('work_mem', $1, false)", "select 1 where $1 = 'x'", 'select $1 as "a"']
+)
+async def test_w20_parameters_that_only_the_text_has_are_counted(scene: Scene, text: str) -> None:
+    """Drivers need not declare them, and a server that lacks the statement gets it with the Bind."""
+    await scene.start(servers=1, max_prepared_statements=1)
+    client = await scene.client()
+    await client.scope(parse(text, "s1") + S)
+    await client.scope(parse("select 1", "s2") + S)
+    assert (await client.scope(bind("s1", ["1MB"]) + execute() + S)).errors == []
+    await client.scope(parse("select 1", "s3") + S)
+    assert (await client.scope(bind("s1") + execute() + S)).errors == ["08P01"]
+
+
 async def test_w20_too_few_values_are_told_before_a_late_parse_fails(scene: Scene) -> None:
     """The origin counts first; here a Parse has to go ahead, which fails as the transaction has."""
     await scene.start(servers=1, max_prepared_statements=1)

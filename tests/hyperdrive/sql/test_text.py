@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperdrive.sql import is_ascii_safe, parse, quote_identifier, quote_literal, strip_comments
+from hyperdrive.sql.text import parameters_in
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,26 @@ def test_w41_encodings_with_ascii_bytes_inside_characters(name: str) -> None:
 @pytest.mark.parametrize("name", ["UTF8", "utf-8", "LATIN1", "SQL_ASCII", "EUC_JP", "WIN1252", "KOI8R"])
 def test_w41_encodings_with_none(name: str) -> None:
     assert is_ascii_safe(name.encode())
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        (b"select 1", 0),
+        (b"select '$'", 0),
+        (b"select $1, $12, $3", 12),
+        (b"select set_config('a$b', $2, false)", 2),
+        (b"select 1 where $1='x'and $2", 2),
+        (b"select $1::int + $2", 2),
+        (b"select $$text $3$$", None),
+        (b"select $a$text$a$", None),
+        (b"select a$1 from t", None),
+        (b'select $1 as "a$2"', None),
+        (b"select $1 -- $2", None),
+        (b"select $1 /* $2 */", None),
+        (b"select $1, E'it\\'s $2'", None),
+        (b"select $1, 'open $2", None),
+    ],
+)
+def test_parameters_are_counted_where_that_takes_no_lexer(sql: bytes, expected: int | None) -> None:
+    assert expected == parameters_in(sql)

@@ -421,9 +421,10 @@ class ClientSession(Endings):
         if not base or single is None or single.tag is None:
             return None
         if single.kind is Kind.RESET_ALL:
-            return b"; ".join(
-                [b"RESET ALL", *(base[name] for name in sorted(base) if not stays_here(name))]
-            ), single.tag
+            sets = [base[name] for name in sorted(base) if not stays_here(name)]
+            for hidden, own in self.journal.hidden():  # the server would forget both
+                sets += [hidden, own.replace(b"SET", b"SET LOCAL", 1)]
+            return b"; ".join([b"RESET ALL", *sets]), single.tag
         setting = single.setting
         if setting is None or setting.form not in (Form.RESET, Form.DEFAULT) or setting.name not in base:
             return None

@@ -39,6 +39,7 @@ Pin = tuple[str, object]
 _NO_PINS: Final[frozenset[Pin]] = frozenset()
 _DOUBTFUL: Final = b"?"
 """Among what is local: something is, and nobody knows what."""
+_IDENTITY: Final = (b"role", b"session_authorization")
 _NOTHING_LOCAL: Final[Mapping[bytes, bytes | None]] = {}
 
 
@@ -140,7 +141,7 @@ class Journal:
 
     def _identity(self) -> dict[bytes, bytes]:
         items = self.wanted.items
-        return {name: items[name] for name in (b"role", b"session_authorization") if name in items}
+        return {name: items[name] for name in _IDENTITY if name in items}
 
     def reset_here(self) -> None:
         """DISCARD ALL, answered without the server."""
@@ -206,9 +207,7 @@ class Journal:
             self.pins, self.lasting = _NO_PINS, None
             return
         if kind is Kind.RESET_ALL:
-            self.local = _NOTHING_LOCAL
-            identity = self._identity()
-            self.wanted, self.actual = label({**self.base.items, **identity}), label(identity)
+            self._reset_all()
             return
         if kind is Kind.SET_SESSION_CHARACTERISTICS:
             for name, sql in _characteristics(statement):
@@ -229,6 +228,21 @@ class Journal:
             self._change(setting.name, None)
             if setting.name == b"session_authorization":
                 self._change(b"role", None)
+
+    def _reset_all(self) -> None:
+        """RESET ALL skips the role (W-36), and whatever is at its default now: what SET LOCAL TO DEFAULT hides comes back (W-35)."""
+        base, local = self.base.items, self.local
+        kept = {name: sql for name, sql in local.items() if sql is None or name in _IDENTITY or sql == base.get(name)}
+        stays = {*_IDENTITY, *kept}
+        self.local = kept or _NOTHING_LOCAL
+        self.wanted = label({**base, **{name: sql for name, sql in self.wanted.items.items() if name in stays}})
+        if self.actual is not settings.UNKNOWN:  # else it may be the role
+            self.actual = label({name: sql for name, sql in self.actual.items.items() if name in stays})
+
+    def hidden(self) -> list[tuple[bytes, bytes]]:
+        """Settings that the client gave at start-up and has SET LOCAL TO DEFAULT: the SQL for what that hides, and for itself."""
+        wanted, base = self.wanted.items, self.base.items
+        return [(wanted[name], sql) for name, sql in self.local.items() if sql is not None and sql == base.get(name)]
 
     def set_local(self, setting: Setting) -> None:
         """SET LOCAL: until the transaction ends, or a savepoint before it is returned to."""

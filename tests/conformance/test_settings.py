@@ -60,6 +60,12 @@ SCRIPTS = [
                                                    "set timezone = 'Asia/Tokyo'", "commit", "show timezone")),
     Script("set local", queries("begin", "set local work_mem = '2MB'", "set local timezone = 'UTC'", "show work_mem", "commit", "show work_mem",
                                 "show timezone", "begin", "set work_mem = '5MB'", "set local work_mem = '6MB'", "commit", "show work_mem")),
+    Script("reset all over what set local hides", queries(
+        "begin", "set work_mem = '2MB'", "set local work_mem to default", "reset all", "show work_mem", "commit", "show work_mem",
+        "begin", "set work_mem = '3MB'", "set local work_mem = '4MB'", "reset all", "commit", "show work_mem",
+        "begin", "set work_mem = '5MB'", "savepoint a", "set local work_mem to default", "reset all", "rollback to a", "commit", "show work_mem",
+        "begin", "set local role conf_role", "reset all", "select current_user", "commit", "select current_user",
+    ), setup="drop role if exists conf_role; create role conf_role;", servers=2),
     Script("set_config", queries("select set_config('work_mem', '2MB', false)", "show work_mem", "begin", "select set_config('work_mem', '3MB', true)",
                                  "show work_mem", "commit", "show work_mem", "begin", "select set_config('timezone', 'UTC', false)", "rollback",
                                  "show timezone")),

@@ -87,6 +87,37 @@ def test_reset_all_keeps_the_identity() -> None:
     assert {} == wanted(journal)
 
 
+def test_reset_all_skips_what_is_at_its_default() -> None:
+    """PostgreSQL passes over a setting that SET LOCAL has put to its default, and COMMIT brings back what that had hidden (W-35)."""
+    local = "SET LOCAL work_mem TO DEFAULT -> SET"
+    journal = run(Journal(EMPTY), "BEGIN", A1, local, "RESET ALL", "COMMIT", "I")
+    assert KEPT == wanted(journal)
+    assert journal.actual is journal.wanted
+    journal = run(Journal(EMPTY), "BEGIN", A1, "SET LOCAL work_mem TO '3MB' -> SET", "RESET ALL", "COMMIT", "I")
+    assert {} == wanted(journal)
+    journal = run(Journal(START), "BEGIN", A1, local)
+    assert [(A1.encode(), b"SELECT start")] == journal.hidden()
+    run(journal, "RESET ALL")
+    journal.restored()
+    run(journal, "COMMIT", "I")
+    assert KEPT == wanted(journal)
+
+
+def test_reset_all_leaves_a_role_of_the_transaction() -> None:
+    """What is answered from memory behind it is answered for that role (W-36)."""
+    journal = run(Journal(EMPTY), "BEGIN", "SET LOCAL ROLE reader -> SET", "RESET ALL")
+    assert b"role" in journal.in_force.items
+    run(journal, "COMMIT", "I")
+    assert EMPTY is journal.in_force
+
+
+def test_reset_all_does_not_tell_what_a_role_is_that_nobody_saw() -> None:
+    journal = Journal(EMPTY)
+    journal.completed_unknown()
+    run(journal, "RESET ALL", "I")
+    assert UNKNOWN is journal.actual
+
+
 def test_a_new_session_authorization_takes_the_role_away() -> None:
     journal = run(Journal(EMPTY), "SET ROLE reader", "SET SESSION AUTHORIZATION owner", "I")
     assert {"session_authorization": "SET SESSION AUTHORIZATION owner"} == wanted(journal)

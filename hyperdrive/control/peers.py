@@ -82,7 +82,7 @@ class PeerServer:
             try:
                 reply = await self._answer(request)
             except HyperdriveError as error:
-                reply = {"error": error.client_text}
+                reply = {"error": error.client_text, "sqlstate": error.code}
             writer.write(json.dumps(reply).encode() + b"\n")
             await writer.drain()
         except (OSError, ValueError) as exc:
@@ -103,7 +103,7 @@ class Peer:
         """Ask, and wait for the answer.
 
         Raises:
-            NotReady: it does not answer, or says that it failed.
+            NotReady: it does not answer, or says that it failed, with the SQLSTATE that it gives.
         """
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -116,5 +116,5 @@ class Peer:
         except (OSError, ValueError) as exc:  # a TimeoutError is an OSError
             raise NotReady(f"worker {self.worker} does not answer", log_text=f"worker {self.worker}: {exc!r}") from exc
         if "error" in reply:
-            raise NotReady(f"worker {self.worker}: {reply['error']}")
+            raise NotReady(f"worker {self.worker}: {reply['error']}", sqlstate=reply["sqlstate"])
         return reply

@@ -104,7 +104,7 @@ def test_reset_all_skips_what_is_at_its_default() -> None:
 
 
 def test_reset_all_leaves_a_role_of_the_transaction() -> None:
-    """What is answered from memory behind it is answered for that role (W-36)."""
+    """What is prepared behind it is prepared as that role (W-36)."""
     journal = run(Journal(EMPTY), "BEGIN", "SET LOCAL ROLE reader -> SET", "RESET ALL")
     assert b"role" in journal.in_force.items
     run(journal, "COMMIT", "I")

@@ -32,7 +32,7 @@ from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.replies import Action, Expected, fake
 from hyperdrive.session.server import FAILED, IDLE, ServerSession
 from hyperdrive.session.settings import IDLE_SESSION, UNKNOWN, Label
-from hyperdrive.session.sharing import WAIT, Sharing
+from hyperdrive.session.sharing import EXITS, WAIT, Sharing
 from hyperdrive.session.statements import NAME_BYTES, POISON, Named, SharedStatement
 from hyperdrive.sql.text import parameters_in
 from hyperdrive.sql.verdict import Kind, Statement, Verdict
@@ -45,9 +45,6 @@ _SCRATCH_CLOSE: Final = messages.close(b"S", _SCRATCH)
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
-
-_EXITS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.ROLLBACK_TO, Kind.PREPARE_TRANSACTION})
-"""What may be Parsed in a failed transaction."""
 
 _NO_ROWS: Final = frozenset(
     {
@@ -92,7 +89,7 @@ def _may_exit(entry: Expected) -> bool:
     if entry.watch is None:
         return entry is replies.COMMIT or entry is replies.ROLLBACK
     statements = entry.watch.statements
-    return statements is None or any(statement.kind in _EXITS for statement in statements)
+    return statements is None or any(statement.kind in EXITS for statement in statements)
 
 
 def _wanted(told: bytes, body: bytes) -> int | None:
@@ -229,7 +226,7 @@ class Extended(Sharing):
                 return None
             verdict = self.unnamed_verdict
             told, body = b"", first_message(self.unnamed)[6:]
-        return None if verdict.kind in _EXITS else (verdict, told, body)
+        return None if verdict.kind in EXITS else (verdict, told, body)
 
     def _refuse_bind(self, raw: bytes, name: bytes, rest: int, server: ServerSession) -> None:
         lacking = self._lacks_in_failed(name, server)

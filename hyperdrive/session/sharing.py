@@ -22,6 +22,7 @@ from hyperdrive.session.replies import Action, Expected
 from hyperdrive.session.server import FAILED, IDLE, IN_TRANSACTION, ServerSession
 from hyperdrive.session.settings import DOUBT, Label
 from hyperdrive.session.statements import NAME_BYTES, Named, SharedStatement
+from hyperdrive.sql.verdict import Kind
 
 _NOTHING_READ: Final[frozenset[SharedStatement]] = frozenset()
 
@@ -40,6 +41,9 @@ class _Told(NamedTuple):
 class WaitError(Exception):
     """An op, and what follows it, has to wait for replies that are outstanding."""
 
+
+EXITS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.ROLLBACK_TO, Kind.PREPARE_TRANSACTION})
+"""What may be Parsed in a failed transaction."""
 
 WAIT: Final = WaitError()
 
@@ -164,11 +168,12 @@ class Sharing(Answers):
     def _read_again(self, named: Named, server: ServerSession, out: list[bytes]) -> SharedStatement:
         """*server* lacks the statement: it goes there in the client's scope, and means what it did (W-19). Returns what is sent.
 
-        Where settings cannot be changed for its sake it is read under those of now, and is the client's own from then on.
+        Where settings cannot be changed for its sake it is read under those of now, and is the client's own from then on. What ends a
+        transaction means the same under any: the transaction may have failed by what is outstanding, and takes nothing else.
         """
         shared, now = named.statement, self._in_force(server)
         key = named.name
-        if not aside.reads_alike(named.wanted, now):
+        if shared.verdict.kind not in EXITS and not aside.reads_alike(named.wanted, now):
             found = None
             if now is not DOUBT and self._is_in_block(server):
                 found = aside.inside(shared, named.types, now, named.wanted, key)

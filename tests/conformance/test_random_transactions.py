@@ -121,6 +121,9 @@ def masked(lines: list[str], parameters: dict[str, str]) -> list[str]:
     return [SOURCE.sub(r"\1", line) for line in lines] if parameters else lines
 
 
+@example(
+    number=4294967295, phrases=[2207, 8551, 285], logins=[{}, {"timezone": "Asia/Tokyo"}], servers=1, isolates=False
+)
 @example(number=1167, phrases=[2], logins=[{}, {}], servers=1, isolates=False)
 @example(number=14096, phrases=[511, 4083], logins=[{}, {}], servers=1, isolates=False)
 @example(number=240420, phrases=[641], logins=[{}, {}], servers=1, isolates=False)

@@ -279,6 +279,10 @@ class _Reading:
             path = getattr(settings, key)
             if path and not os.access(path, os.R_OK):
                 wrong(key, f"cannot read {path!r}; expected a PEM file")
+        origin = settings.origin
+        if origin is not None and origin.sslmode.startswith("verify-") and origin.sslrootcert not in ("", "system"):
+            if not os.access(origin.sslrootcert, os.R_OK):  # with a weaker mode it is passed over, as in libpq
+                wrong("origin", f"sslrootcert: cannot read {origin.sslrootcert!r}; expected a PEM file, or system")
 
     def _check_authentication(self, settings: Settings, wrong: Callable[[str, str], None]) -> None:
         if settings.auth_method == "cert" and not settings.tls_client_ca:

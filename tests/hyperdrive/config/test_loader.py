@@ -107,12 +107,23 @@ CONFLICTS = [
     ({"auth_user": "x"}, "--auth-user: auth_user: 'x' is not in [users]"),
     ({"tls_cert": "/nowhere.pem"}, "--tls-cert: tls_cert: cannot read '/nowhere.pem'; expected a PEM file"),
     ({"origin": "postgresql://h?port=x"}, "ORIGIN_URL: origin: port: 'x' is not a whole number"),
+    (
+        {"origin": "postgresql://h?sslmode=verify-full&sslrootcert=/nowhere.pem"},
+        "ORIGIN_URL: origin: sslrootcert: cannot read '/nowhere.pem'; expected a PEM file, or system",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("flags", "expected"), CONFLICTS)
 def test_values_that_cannot_hold_together_stop_the_start(flags: dict[str, object], expected: str) -> None:
     assert mistakes(flags=flags)[0].startswith(expected)
+
+
+def test_a_root_certificate_that_nothing_is_checked_against_may_be_missing() -> None:
+    """As in libpq: with ``require`` it counts where it is there."""
+    origin = load(flags={"origin": "postgresql://h?sslmode=require&sslrootcert=/nowhere.pem"}).origin
+    assert origin is not None
+    assert origin.sslrootcert == "/nowhere.pem"
 
 
 def test_few_iterations_are_for_where_nobody_can_listen() -> None:

@@ -72,6 +72,7 @@ class _Link:
         self.waiting: dict[int, tuple[Announcement, float]] = {}
         """What was said and not answered, oldest first, and when it was said."""
         self.deadline: asyncio.TimerHandle | None = None
+        self._is_retired = False
 
     def say(self, line: dict[str, Any], announcement: Announcement) -> None:
         if self.writer.transport.is_closing():
@@ -86,7 +87,7 @@ class _Link:
 
     def beat(self) -> None:
         """Say the time."""
-        if not self.writer.transport.is_closing():
+        if not self._is_retired and not self.writer.transport.is_closing():
             self._write({"at": SystemClock.now()})
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -113,6 +114,7 @@ class _Link:
 
     def retire(self) -> None:
         """Another link has taken its place: what was said arrives, and is answered, and then the other side hangs up."""
+        self._is_retired = True
         if not self.writer.transport.is_closing():
             self.writer.write_eof()
 
@@ -192,11 +194,14 @@ class Fanout:
         if old is not None:
             old.retire()
         writer.write(json.dumps({"do": "follow", "worker": self._number}).encode() + b"\n")
-        hello = await reader.readline()
+        try:
+            hello = await reader.readline()
+        except OSError:  # it has ended just now
+            hello = b""
         if not hello:
             self._unlink(link)
             return
-        link.beat()
+        link.beat()  # unless both of us linked at the same time, and a later one has taken its place
         self._keep(spawn(self._hear_answers(link, reader), name=f"answers of worker {worker}"))
 
     async def _hear_answers(self, link: _Link, reader: asyncio.StreamReader) -> None:

@@ -87,6 +87,10 @@ class PeerServer:
             await writer.drain()
         except (OSError, ValueError) as exc:
             log.debug("! a request of another worker: %s", exc)
+        except asyncio.CancelledError:
+            if self._server is None or self._server.is_serving():
+                raise
+            # We close: asyncio would log a task of a connection that ends as cancelled.
         finally:
             self._open.discard(task)
             writer.close()

@@ -198,6 +198,20 @@ async def test_nothing_is_lost_when_a_link_is_made_anew(workers: Workers, monkey
     assert len(applied) == 100
 
 
+async def test_links_that_are_made_at_the_same_time_come_to_one(workers: Workers) -> None:
+    """As when all workers begin: one that has been replaced before it was answered is not written to any more."""
+    first, second = await workers.start(0), await workers.start(1)
+    assert first._fanout is not None
+    assert second._fanout is not None
+    await asyncio.gather(*(first._fanout.link(1) for _ in range(5)), *(second._fanout.link(0) for _ in range(5)))
+    followed = [first._fanout._followed, second._fanout._followed]
+    await eventually(lambda: followed == [{1: 1}, {0: 1}], "one link each way")
+    writer, reader = await workers.client(0), await workers.client(1)
+    await reader.query(READ)
+    await writer.query("update t set v = 'linked' where id = 1")
+    assert "linked" in str(await reader.query(READ))
+
+
 async def test_a_link_that_is_cut_after_another_took_its_place_drops_everything(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

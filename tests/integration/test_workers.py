@@ -69,19 +69,22 @@ class Served:
 @asynccontextmanager
 async def served(origin: str, directory: Path, *arguments: str, workers: int = 2) -> AsyncIterator[Served]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HYPERDRIVE_")}
+    said = directory / "stderr.txt"
+    log = said.open("wb")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hyperdrive", "serve", origin, "--listen", "127.0.0.1:0", "--workers", str(workers)),
         *(arguments if "--admin" in arguments else ("--admin", "off", *arguments)),
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=log,
         cwd=directory,
         env={**environment, "PYTHONPATH": str(ROOT)},
     )
+    log.close()
     assert process.stdout is not None
     found: list[int] = []
     try:
         line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
-        assert line.startswith("ready postgresql://app@127.0.0.1:"), line
+        assert line.startswith("ready postgresql://app@127.0.0.1:"), said.read_text()
         one = Served(process, int(line.partition("127.0.0.1:")[2].partition("/")[0]))
         found = one.workers
         assert workers == len(found)

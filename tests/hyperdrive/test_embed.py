@@ -92,9 +92,8 @@ async def test_closing_with_work_under_way(pg18: Postgres) -> None:
     pool = hyperdrive.Pool(pg18.app_url, pool_size=2)
     await pool.open()
     running = asyncio.ensure_future(pool.fetchval("select 5 from pg_sleep(1)"))
-    await eventually(
-        lambda: "1" == pg18.execute("select count(*) from pg_stat_activity where wait_event = 'PgSleep'"), "it runs"
-    )
+    asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query like 'select 5 %'"
+    await eventually(lambda: "1" == pg18.execute(asleep), "it runs")
     await pool.close()
     assert 5 == await running
     await pool.close()

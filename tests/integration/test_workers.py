@@ -30,6 +30,9 @@ ROOT = Path(__file__).parent.parent.parent
 ASK = "select clock_timestamp()"
 """Never answered from the cache."""
 
+ASLEEP = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and query = 'select pg_sleep(22)'"
+"""Others that sleep on the same server may be of a test before."""
+
 
 def children(pid: int) -> list[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
@@ -159,9 +162,9 @@ async def test_a_cancel_request_finds_the_worker_of_its_client(pg18: Postgres, t
     async with served(pg18.app_url, tmp_path) as one:
         client = await one.client()
         for _ in range(6):
-            running = asyncio.ensure_future(client.execute("select pg_sleep(20)"))
+            running = asyncio.ensure_future(client.execute("select pg_sleep(22)"))
             await eventually(
-                lambda: "1" == pg18.execute("select count(*) from pg_stat_activity where wait_event = 'PgSleep'"),
+                lambda: "1" == pg18.execute(ASLEEP),
                 "the query runs",
             )
             await client.cancel_safe(timeout=5)

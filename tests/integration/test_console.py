@@ -310,6 +310,7 @@ async def test_idle_clients_are_ended(pg18: Postgres, timeout: str, sqlstate: st
         await busy.execute("begin; select pg_sleep(1.2)" if timeout.startswith("client") else "select pg_sleep(1.2)")
         await busy.close()
         ended, kept = (idle, open_) if timeout.startswith("client") else (open_, idle)
+        await eventually(lambda: proxy.metrics.clients_timed_out, "one is ended")  # a machine may stand still meanwhile
         with pytest.raises(psycopg.Error) as caught:
             await ended.execute("select 1")
         assert sqlstate == caught.value.sqlstate

@@ -238,7 +238,7 @@ async def test_one_that_hangs_is_waited_for_a_moment_and_then_not_at_all(
             began = loop.time()
             assert 5 == len((await client.query(f"{READ} limit {5 + number}")).rows)
             waits.append(loop.time() - began)
-        assert sum(wait >= 0.02 for wait in waits[:3]) == 3, waits
+        assert all(wait > 0.018 for wait in waits[:3]), waits  # the loop counts milliseconds
         assert not second(one).is_ready
         assert 3 == second(one).metrics.late, "the others did not wait"
         await client.query("update t set v = 'meanwhile' where id = 1")

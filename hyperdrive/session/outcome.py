@@ -274,11 +274,12 @@ class Journal:
             self.actual = self.actual.with_(name, sql)
 
     def _set_config(self, effect: SetConfig, parameters: Parameters | None) -> None:
-        name = _argument(effect.name, parameters)
-        value = None if effect.is_null else _argument(effect.value, parameters)
+        # Its arguments are text, text and boolean, which asyncpg sends in binary (W-33).
+        name = _argument(effect.name, parameters, or_binary=True)
+        value = None if effect.is_null else _argument(effect.value, parameters, or_binary=effect.is_string)
         local = effect.is_local
         if isinstance(local, Parameter):
-            text = _argument(local, parameters)
+            text = _argument(local, parameters, or_binary=True)
             local = _BOOLEANS.get(text.lower()) if text is not None else None
         if local is True:
             if name is None or not effect.is_exact or (value is None and not effect.is_null):
@@ -456,6 +457,8 @@ def _characteristics(statement: Statement) -> list[tuple[bytes, bytes]]:
 
 # Only the usual spellings: anything else makes the label unknown.
 _BOOLEANS: Final = {
+    b"\x01": True,
+    b"\x00": False,
     b"t": True,
     b"true": True,
     b"1": True,
@@ -483,8 +486,11 @@ class Parameters:
         at += 2 + 2 * int.from_bytes(data[at : at + 2], "big")
         return int.from_bytes(data[at : at + 2], "big")
 
-    def text(self, number: int) -> bytes | None:
-        """Parameter ``$number`` if it came as text; ``None`` for NULL, binary or missing ones."""
+    def text(self, number: int, *, or_binary: bool = False) -> bytes | None:
+        """Parameter ``$number`` if it came as text; ``None`` for NULL, binary or missing ones.
+
+        *or_binary*: in binary as well, where it can be nothing but a string, whose binary form is its text.
+        """
         data, at = self._message, self._start
         formats_count = int.from_bytes(data[at : at + 2], "big")
         formats = [int.from_bytes(data[at + 2 + 2 * k : at + 4 + 2 * k], "big") for k in range(formats_count)]
@@ -496,14 +502,16 @@ class Parameters:
             at += 4
             if index == number - 1:
                 is_binary = formats[index if formats_count > 1 else 0] if formats_count else 0
-                return None if size < 0 or is_binary else data[at : at + size]
+                return None if size < 0 or (is_binary and not or_binary) else data[at : at + size]
             at += max(size, 0)
         return None
 
 
-def _argument(value: bytes | Parameter | None, parameters: Parameters | None) -> bytes | None:
+def _argument(
+    value: bytes | Parameter | None, parameters: Parameters | None, *, or_binary: bool = False
+) -> bytes | None:
     if isinstance(value, Parameter):
-        return parameters.text(value.number) if parameters is not None else None
+        return parameters.text(value.number, or_binary=or_binary) if parameters is not None else None
     return value
 
 

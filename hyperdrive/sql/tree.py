@@ -257,7 +257,22 @@ def _set_config(arguments: list[Tree], encode: Callable[[str], bytes], is_exact:
         is_null="isnull" in value.get("A_Const", {}),
         is_local=is_local,
         is_exact=is_exact,
+        is_string=_casts(slots.get("new_value", {})) <= _STRINGS,
     )
+
+
+_STRINGS: Final = frozenset({"text", "varchar"})
+
+
+def _casts(node: Tree) -> set[str]:
+    """The types that *node* is cast to, one after the other."""
+    found: set[str] = set()
+    while "TypeCast" in node:
+        cast = node["TypeCast"]
+        names = cast.get("typeName", {}).get("names", [])
+        found.add(names[-1].get("String", {}).get("sval", "") if names else "")
+        node = cast.get("arg", {})
+    return found
 
 
 # datatype-boolean, without the prefixes that nobody writes: those are None, unknown.

@@ -79,6 +79,25 @@ def test_reset_goes_back_to_the_start_up_value() -> None:
         assert START is journal.actual
 
 
+@pytest.mark.parametrize(
+    ("sql", "is_known"),
+    [
+        ("select set_config('role', $1, false)", True),
+        ("select set_config('role', $1::text, false)", True),
+        ("select set_config('role', $1::int::text, false)", False),
+    ],
+)
+def test_set_config_by_a_parameter_in_binary(sql: str, is_known: bool) -> None:
+    """As asyncpg sends it; what is cast from something else is no text (W-33, W-36)."""
+    (statement,) = classify(sql.encode()).statements or ()
+    journal = Journal(EMPTY)
+    message = b"B\0\0\0\0\0\0" + b"\0\1\0\1" + b"\0\1" + b"\0\0\0\6reader" + b"\0\0"
+    journal.completed(statement, b"SELECT 1", Parameters(message, 7))
+    journal.settle(failed=False)
+    assert ({"role": "SET \"role\" TO 'reader'"} if is_known else {}) == wanted(journal)
+    assert (UNKNOWN is journal.actual) is not is_known
+
+
 def test_reset_all_keeps_the_identity() -> None:
     """RESET ALL forgets neither role nor session_authorization (W-36); DISCARD ALL does."""
     journal = run(Journal(EMPTY), "SET ROLE reader", A1, "RESET ALL", "I")

@@ -376,11 +376,13 @@ class ServerSession(Ledger):
         client = self.client
         if client is None:
             return b""
+        # A SET that was answered here and reverted before the origin reported it: the client alone knows of it (W-34). What is
+        # learnt from this scope is what the origin has now.
+        news = client.tell_news(self.view)
         client.settle(self.status, failed=failed, at_rest=not self.queue and not self.open_scope)
         if self.status == IDLE:
             self.label = client.journal.actual
-        # A SET that was answered here and reverted before the origin reported it: the client alone knows of it (W-34).
-        return client.tell_news(self.view)
+        return news
 
     def _parameter_status(self, message: bytes) -> bytes | None:
         name, value = read_parameter_status(message)

@@ -364,3 +364,25 @@ async def test_w05_what_one_session_resets_to_is_not_what_another_does(scene: Sc
             assert (await client.query("set timezone = 'EST'")).settings == [("TimeZone", "EST")]
             assert (await client.query(sql)).settings == [("TimeZone", own)], sql
             assert await client.value("select current_setting('TimeZone')") == own
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("TimeZone", "Asia/Tokyo"), ("standard_conforming_strings", "off"), ("IntervalStyle", "iso_8601")],
+)
+async def test_w34_what_is_learnt_is_the_value_of_now(scene: Scene, name: str, other: str) -> None:
+    """A SET that was answered in the transaction, and one behind it that takes it back, so that nothing is reported: another client, who
+    is answered from what was learnt of the second, is told the right value."""
+    a, b = await scene.client(), await scene.client()
+    usual = await a.value(f"show {name}")
+    await a.query(f"set {name} = '{other}'")
+    await a.query(f"reset {name}")
+    await a.query("begin")
+    await a.query("select count(*) from t")
+    await a.query(f"set {name} = '{other}'")
+    assert (await a.query(f"set {name} = '{usual}'")).settings == [(name, usual)]
+    assert (await a.query(f"show {name}")).rows == [(usual,)]
+    await a.query("commit")
+    await b.query(f"set {name} = '{other}'")
+    assert (await b.query(f"set {name} = '{usual}'")).settings == [(name, usual)]
+    assert (await b.query(f"show {name}")).rows == [(usual,)]

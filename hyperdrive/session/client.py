@@ -106,7 +106,7 @@ class ClientSession(Endings):
         server.look_closer()
         at_rest = server.is_at_rest and self.live is None
         if not server.queue:
-            self._clears = False
+            self._clears, self._freed = False, None
         elif self._clears and not server.open_scope:
             return b""  # names and values that the origin is about to drop have to be seen dropped first
         out = self._restore(server) if at_rest else []
@@ -150,6 +150,8 @@ class ClientSession(Endings):
             elif self._compose_one(kind, raw, verdict, server, out):
                 sent = not self._skipping and self._was_sent
             else:
+                if server.open_scope and out[-1:] != [messages.FLUSH]:
+                    out.append(messages.FLUSH)  # what is waited for may be the answer to what this scope has sent
                 break
             done += 1
         resendable = at_rest and held is None and not self._resent and 0 < done == len(ops)
@@ -367,9 +369,9 @@ class ClientSession(Endings):
 
     def _query(self, raw: bytes, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> bool:
         if verdict is not None and verdict.kind is not Kind.EMPTY and self._is_local(verdict):
-            if server.queue or server.open_scope:
+            if server.queue:
                 return False
-            if server.status != FAILED and verdict.kind is not Kind.DISCARD_ALL:
+            if not server.open_scope and server.status != FAILED and verdict.kind is not Kind.DISCARD_ALL:
                 reply = self._local(verdict)
                 self.unnamed = None  # as any Query does
                 self._portal_behind = b""
@@ -388,7 +390,7 @@ class ClientSession(Endings):
             single = verdict.single
             if verdict.kind is Kind.PREPARE and single is not None and single.name in self._shared:
                 raise DuplicateStatement(f'prepared statement "{shown(single.name)}" already exists')
-            if self._shared and not server.open_scope and self._lend_names(verdict, server, out):
+            if self._shared and self._lend_names(verdict, server, out) and not server.open_scope:
                 out.append(messages.SYNC)
                 server.queue.append(replies.SKIP_SYNC)
             restored = self._reset_to_base(verdict)

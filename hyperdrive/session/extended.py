@@ -149,8 +149,12 @@ class Extended(Sharing):
         They go ahead, and the client is pinned until SQL frees them. ``True`` if there were any.
         """
         before = len(out)
-        for statement in verdict.statements or () if server.status != FAILED else ():
-            found = self._shared.get(statement.name or b"") if statement.kind in _NAMES_STATEMENT else None
+        statements = verdict.statements or () if server.status != FAILED else ()
+        names = [one.name for one in statements if one.kind in _NAMES_STATEMENT and one.name]
+        if any(self._is_undecided(name, server, told=True) for name in names):
+            raise WAIT
+        for name in names:
+            found = self._shared.get(name)
             if found is not None and not self._is_lent(found.name):
                 copy = SharedStatement(found.name, found.statement.body, found.statement.verdict)
                 out += [messages.close(b"S", copy.name), copy.parse_message()]
@@ -175,11 +179,11 @@ class Extended(Sharing):
             server.queue.append(entry)
             self.unnamed = server.unnamed = raw
             self.unnamed_verdict = verdict
+            self._unnamed_here = True
             return
         name, body_at = name_at(raw, 5)
         key = name[:NAME_BYTES]
-        before = self._shared.get(key)
-        if before is not None and before.is_pending and before.statement not in self._here():
+        if self._is_undecided(key, server, told=True):
             raise WAIT  # whether the name is taken is not known yet
         if key in self._shared or self._is_lent(key):
             # The origin looks at the text first, and its errors go before ours; so does that of a failed transaction.
@@ -206,7 +210,7 @@ class Extended(Sharing):
             return
         entry = Expected("P", statement=shared, name=key, named=named)
         entry.epoch = self._learns_in(server)
-        self._send_parse(shared, entry, server, out, again=present is not None)
+        named.is_renewed = self._send_parse(shared, entry, server, out, again=present is not None)
 
     def _lacks_in_failed(self, name: bytes, server: ServerSession) -> tuple[Verdict, bytes, bytes] | None:
         """A statement that a server in a failed transaction does not have: its verdict, what its client was told of its parameters, and the
@@ -353,11 +357,15 @@ class Extended(Sharing):
                 if verdict is not None and portal in self._bound_here and self._deallocates(verdict, server):
                     return
                 self._check_currval(verdict, server)
-                if verdict is not None and verdict.kind is Kind.DEALLOCATE:
+                single = verdict.single if verdict is not None and verdict.kind is Kind.DEALLOCATE else None
+                if verdict is not None and single is not None:
                     self._lend_names(verdict, server, out)
                 out.append(raw)
                 self._before(verdict, server)
-                server.queue.append(Expected("E", watch=self._watch(verdict, server, parameters)))
+                entry = Expected("E", watch=self._watch(verdict, server, parameters))
+                server.queue.append(entry)
+                if single is not None and single.name is not None:
+                    self._frees(single.name, entry)
                 return
         out.append(raw)
         server.queue.append(replies.EXECUTE)
@@ -368,6 +376,8 @@ class Extended(Sharing):
             return False
         single = verdict.single
         assert single is not None
+        if single.name is not None and self._is_undecided(single.name, server, told=True):
+            raise WAIT
         names = list(self._shared) if single.name is None else [single.name]
         gone = [self._shared.pop(name) for name in names]
         if server.status == FAILED or server.carries_scope:
@@ -419,17 +429,21 @@ class Extended(Sharing):
         name, _ = name_at(raw, 6)
         key = name[:NAME_BYTES]
         if not name or self._is_lent(key):
+            entry = Expected("C", name=key)
             if name:
                 self.journal.unpin(PREPARED, key)
             else:
+                entry.before = (None, self.unnamed, self.unnamed_verdict)
                 self.unnamed = server.unnamed = None
+                self._clears = True
             out.append(raw)
-            entry = Expected("C", name=key)
         else:
             entry = fake(messages.CLOSE_COMPLETE, kind="close")
-        named = self._shared.pop(key, None) if name else None
-        if named is not None:
-            entry.gone = [named]
+        if name:
+            named = self._shared.pop(key, None)
+            if named is not None:
+                entry.gone = [named]
+            self._frees(key, entry)
         server.queue.append(entry)
         server.open_scope = True
 
@@ -444,6 +458,7 @@ class Extended(Sharing):
 
     def _end_scope(self) -> None:
         self._parsed_here = None
+        self._unnamed_here = False
         self._bound_here = _NOTHING
 
     def lost(self, error: bytes, server: ServerSession, *, failed_here: bool) -> bytes:

@@ -212,8 +212,8 @@ class Ledger:
             self.client.skip_rest()
 
     def _drop(self, entry: Expected) -> None:
-        if entry.before is not None and self.unnamed is entry.before[0]:
-            self.unnamed = entry.before[1]
+        if entry.kind == "P" and not entry.name and entry.statement is None:
+            self.unnamed = None  # what it has may be another one than its client's
         if entry.kind == "C" and entry.statement is not None:
             self.statements[entry.statement] = False  # not closed after all
         # A Parse that was skipped leaves its statement as ``False``: it may be there from before, so it is closed first.

@@ -117,8 +117,8 @@ class Expected:
         self.statement = statement
         self.name = name
         self.named = named
-        self.before: tuple[bytes, bytes | None, object] | None = None
-        """Of a Parse of the unnamed statement: its message, and message and verdict of what it took the place of."""
+        self.before: tuple[bytes | None, bytes | None, object] | None = None
+        """Of a Parse or a Close of the unnamed statement: its message, if it makes one, and message and verdict of what it takes the place of."""
         self.epoch = -1
         """The schema epoch that the description or the Parse belongs to; -1: not to be remembered."""
         self.gone: Sequence[Named] = ()

@@ -51,12 +51,16 @@ WAIT: Final = WaitError()
 class Sharing(Answers):
     """The part of a client session that sees to it that a server has its statements."""
 
-    __slots__ = ("_on_its_way", "_parsed_here", "_unnamed_told")
+    __slots__ = ("_freed", "_on_its_way", "_parsed_here", "_unnamed_here", "_unnamed_told")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
         self._parsed_here: set[SharedStatement] | None = None
         """Statements that were Parsed in the scope being composed."""
+        self._unnamed_here = False
+        """The unnamed statement was Parsed in the scope being composed."""
+        self._freed: dict[bytes, Expected] | None = None
+        """Names that a Close frees, or DEALLOCATE at the origin, to what is expected of it: if that fails they are there still."""
         self._unnamed_told: _Told | None = None
         """The unnamed statement that was described by itself last."""
         self._on_its_way: Set[SharedStatement] = _NOTHING_READ
@@ -71,9 +75,11 @@ class Sharing(Answers):
         *,
         again: bool,
         types: bytes = b"",
-    ) -> None:
-        if again:
-            # Sent in an earlier scope whose fate is open: closing first makes this right whatever that is.
+    ) -> bool:
+        """Returns whether the server may have it already."""
+        if again or any(gone.kind == "C" and gone.statement is shared for gone in server.queue):
+            # Sent, or closed, in an earlier scope whose fate is open: closing first makes this right whatever that is.
+            again = True
             out.append(messages.close(b"S", shared.name))
             server.queue.append(Expected("C", Action.SKIP, statement=shared))
         else:
@@ -81,6 +87,7 @@ class Sharing(Answers):
         out.append(shared.parse_message(types))
         server.queue.append(entry)
         server.statements[shared] = False
+        return again
 
     def _learns_in(self, server: ServerSession) -> int:
         """The schema epoch, and the settings, that the origin will answer from; -1 if what goes ahead may change either."""
@@ -105,8 +112,39 @@ class Sharing(Answers):
             self._parsed_here = set()
         return self._parsed_here
 
+    def _is_undecided(self, key: bytes, server: ServerSession, *, told: bool = False) -> bool:
+        """Whether what *key* stands for hangs on an earlier scope of the flight, and the origin will not see to it that it is right.
+
+        If the Parse fails the name does not exist, and a Bind of it is refused, unless the server has the statement for another reason.
+        *told*: the client is told something, or something else than a Bind is sent.
+        """
+        found = self._shared.get(key)
+        if found is not None and found.is_pending and found.statement not in self._here():
+            if told or found.is_renewed or server.statements.get(found.statement):
+                return True
+        return self._freed is not None and self._is_freed_before(key, server)
+
+    def _frees(self, key: bytes, entry: Expected) -> None:
+        if self._freed is None:
+            self._freed = {}
+        self._freed[key] = entry
+
+    def _is_freed_before(self, key: bytes, server: ServerSession) -> bool:
+        """Whether *key* may have been freed by what nothing has been heard of: a Close in an earlier scope, or DEALLOCATE."""
+        assert self._freed is not None
+        entry = self._freed.get(key)
+        is_before = entry is not None and entry.kind == "E"
+        for later in reversed(server.queue) if entry is not None else ():
+            if later is entry:
+                return is_before
+            is_before = is_before or later.ends_scope
+        self._freed.pop(key, None)
+        return False
+
     def _ensure(self, name: bytes, server: ServerSession, out: list[bytes]) -> Named | None:
         """The shared statement behind *name*, on its way to the server if that lacks it; ``None``: the name is SQL's (W-24)."""
+        if self._is_undecided(name[:NAME_BYTES], server):
+            raise WAIT
         found = self._shared.get(name[:NAME_BYTES])
         if found is None:
             if self._is_lent(name[:NAME_BYTES]):
@@ -115,10 +153,7 @@ class Sharing(Answers):
         shared = found.statement
         statements = server.statements
         if found.is_pending and shared not in self._here():
-            # Parsed in an earlier scope of this flight. If that fails the name does not exist: the origin knows, unless
-            # it was never asked.
-            if statements.get(shared):
-                raise WAIT
+            pass  # Parsed in an earlier scope of this flight
         elif statements.get(shared):
             statements.move_to_end(shared)
         elif shared not in self._here():
@@ -136,14 +171,19 @@ class Sharing(Answers):
         parse, told = self.unnamed, self._unnamed_told
         assert parse is not None
         if server.unnamed is parse:
+            if not self._unnamed_here and any(entry.before and entry.before[0] is parse for entry in server.queue):
+                raise WAIT  # if that is skipped the server has somebody else's
             return
         if told is None or told.parse is not parse:
             told = None
             out.append(first_message(parse))
         else:
             out.append(told.named.statement.parse_message(told.named.types))
-        server.queue.append(Expected("P", Action.SKIP, name=b""))
+        entry = Expected("P", Action.SKIP, name=b"")
+        entry.before = (parse, parse, self.unnamed_verdict)
+        server.queue.append(entry)
         server.unnamed = parse
+        self._unnamed_here = True
         if told is None or told.named.told in (None, messages.NO_DATA):
             return
         if told.named.epoch != self.pipe.epoch:

@@ -99,7 +99,19 @@ class Named:
     ``told`` is the RowDescription or NoData that the client was given for it; ``None`` while it has not asked.
     """
 
-    __slots__ = ("before", "bind", "epoch", "has_failed", "is_pending", "name", "statement", "told", "types", "wanted")
+    __slots__ = (
+        "before",
+        "bind",
+        "epoch",
+        "has_failed",
+        "is_pending",
+        "is_renewed",
+        "name",
+        "statement",
+        "told",
+        "types",
+        "wanted",
+    )
 
     def __init__(self, statement: SharedStatement, name: bytes, wanted: Label = EMPTY, epoch: int = -1) -> None:
         self.name = name
@@ -113,6 +125,8 @@ class Named:
         """Count and OIDs of its parameters as the client was told them."""
         self.is_pending = True
         """Its Parse has not been answered, so it may yet turn out not to exist."""
+        self.is_renewed = False
+        """Its Parse went behind a Close of what the server may have had before: were both skipped, that would be there."""
         self.has_failed = False
         """Its Parse was skipped or refused: it never existed."""
         self.before: Named | None = None

@@ -155,6 +155,25 @@ async def test_w20_too_few_values_are_told_before_a_late_parse_fails(scene: Scen
         assert found == ["22012", "08P01"], conn.conversation()
 
 
+async def test_w20_a_statement_that_was_not_evicted_after_all(scene: Scene) -> None:
+    """Its Close stood in a scope that failed, so its name on the server is taken, and no later scope of the flight runs it by chance."""
+    await scene.start(max_prepared_statements=2)
+    a = await scene.client()
+    for name, text in (("boom", "select 1/$1::int"), ("s1", "insert into t values (1, 'never')")):
+        await a.scope(parse(text, name) + S)
+    boom = bind("boom", ["0"]) + execute()
+    fails = boom + parse("select 2", "s2") + S  # s1 makes room
+    came = await a.scope(fails + parse("insert into t values (1, 'never')", "s3") + S + bind("s3") + execute() + S, 3)
+    assert came.errors == ["22012"]
+    assert (await a.query("select * from t")).rows == [("1", "never")]
+    await a.query("delete from t")
+    await a.scope(close_statement("s3") + S + parse("select 3", "s4") + bind("s4") + execute() + S, 2)
+    again = boom + close_statement("s1") + parse("insert into t values (1, 'never')", "s3") + S
+    came = await a.scope(again + bind("s3") + execute() + S, 2)
+    assert came.errors == ["22012", "26000"]
+    assert (await a.query("select * from t")).rows == []
+
+
 async def test_w21_the_unnamed_statement_is_everybodys_own(scene: Scene) -> None:
     """``P S`` of one client, the other works, then ``B E S`` of the first: its own SQL runs."""
     a, b = await scene.client(), await scene.client()

@@ -25,6 +25,7 @@ from hyperdrive.pgwire.framing import (
     SYNC,
 )
 from hyperdrive.session.batch import RAW, Op, name_at
+from hyperdrive.session.held import STANDS_IN
 from hyperdrive.session.known import ASKS
 from hyperdrive.session.prepared_ours import PreparedOurs
 from hyperdrive.session.runs import FIRST_RUNS, GIVES_ROWS, RUNS, tell_scope
@@ -148,7 +149,7 @@ class Answers(PreparedOurs):
         if ours is not None:
             reply: bytes | None = ours
             if self.held is not None and BIND in kinds:
-                self.held.portal = b""
+                self.held.portal = STANDS_IN if EXECUTE in kinds else b""
         elif kinds in ASKS:
             reply = self._ask_scope(scope)
         elif ops[end][0] == FLUSH:

@@ -11,9 +11,10 @@ from typing import Final
 
 from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
-from hyperdrive.pgwire.framing import FLUSH, QUERY, SYNC
+from hyperdrive.pgwire.framing import EXECUTE, FLUSH, QUERY, SYNC
 from hyperdrive.session import replies
 from hyperdrive.session.extended import Extended
+from hyperdrive.session.held import STANDS_IN, portal_of
 from hyperdrive.session.pipe import Eager
 from hyperdrive.session.replies import Expected
 from hyperdrive.session.runs import tell_scope
@@ -123,6 +124,8 @@ class Endings(Extended):
             if reply is None:
                 return None
             is_flushed = self.ops[-1][0] == FLUSH
+            if in_block and any(kind == EXECUTE for kind, _, _ in self.ops):
+                self._portal_behind = STANDS_IN
             self.ops.clear()
             self.size = 0
             return self._after_ours(reply, server, is_flushed=is_flushed)
@@ -148,7 +151,7 @@ class Endings(Extended):
             self.unnamed = None
         else:
             self._leave_parsed(self.ops[:-1])
-        self._portal_behind = b"" if is_query or self._is_ours(statement) else statement.sql
+        self._portal_behind = b"" if is_query else portal_of(statement)
 
     def _tell_batch(self, statement: Statement, described: bytes, reply: bytes) -> bytes:
         """*reply* as the batch, of one statement, asked for it, without ReadyForQuery; the batch is used up."""

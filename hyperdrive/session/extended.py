@@ -24,7 +24,7 @@ from hyperdrive.session import replies
 from hyperdrive.session.answers import tag_of
 from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
 from hyperdrive.session.failures import ABORTED_TEXT
-from hyperdrive.session.held import portal_behind
+from hyperdrive.session.held import STANDS_IN, portal_behind
 from hyperdrive.session.known import may_end_epoch
 from hyperdrive.session.noted import note
 from hyperdrive.session.outcome import PREPARED, Parameters, Watch
@@ -118,6 +118,9 @@ class Extended(Sharing):
 
     def _settle_portal(self, server: ServerSession, out: list[bytes]) -> None:
         """Let the server have the unnamed portal that the client believes in, if that is what the batch is about to use."""
+        if self.whole is not None:
+            self._portal_behind = None  # it is a Query, or binds the portal
+            return
         for kind, raw, _ in self.ops:
             is_unnamed = raw[5:6] == b"\0" if kind in (BIND, EXECUTE) else raw[5:] == b"P\0"
             if kind == QUERY or (kind == BIND and is_unnamed):
@@ -355,6 +358,8 @@ class Extended(Sharing):
                 verdict, parameters = found
                 # Only of a portal bound in this scope: whether an older one is still open, the origin knows.
                 if verdict is not None and portal in self._bound_here and self._deallocates(verdict, server):
+                    if not portal:
+                        self._portal_behind = STANDS_IN
                     return
                 self._check_currval(verdict, server)
                 single = verdict.single if verdict is not None and verdict.kind is Kind.DEALLOCATE else None

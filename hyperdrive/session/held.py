@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from hyperdrive.pgwire import messages
 from hyperdrive.session import replies
 from hyperdrive.session.replies import Expected
-from hyperdrive.session.settings import Label
+from hyperdrive.session.settings import PREFIX, Label
 from hyperdrive.sql.verdict import Isolation, Kind, Statement, Verdict
 
 MAX_HELD: Final = 64
@@ -148,12 +148,7 @@ class Held:
 
         There is one to the end of the transaction, which says that it cannot be run again, and in a failed one what any statement is told.
         """
-        if statement is self._items[-1].statement:
-            self.portal = None
-        elif statement.kind is Kind.SHOW:
-            self.portal = statement.sql
-        else:
-            self.portal = b"" if statement.kind is Kind.ROLLBACK_TO else _STANDS_IN
+        self.portal = None if statement is self._items[-1].statement else portal_of(statement)
 
     def compose(self) -> tuple[bytes, list[Expected]]:
         """The messages that carry all this out on a server, and what they cause there."""
@@ -184,6 +179,13 @@ def _run(sql: bytes) -> bytes:
     return messages.parse(b"", sql) + messages.bind(b"", b"") + messages.execute()
 
 
+def portal_of(statement: Statement) -> bytes:
+    """The text whose run leaves such an unnamed portal as one of *statement* did; empty: none."""
+    if statement.kind is Kind.SHOW and not (statement.name or b"").startswith(PREFIX):
+        return statement.sql
+    return b"" if statement.kind is Kind.ROLLBACK_TO else STANDS_IN
+
+
 def portal_behind(sql: bytes) -> tuple[bytes, list[Expected]]:
     """What leaves the unnamed portal at a server as a run of *sql* by the extended protocol does, or, if that is empty, a Query: closed."""
     return (_run(sql), list(_STEPS)) if sql else (_CLOSE, [replies.HELD_CLOSE])
@@ -198,7 +200,7 @@ def _run_apart(sql: bytes) -> bytes:
 
 _CLOSE: Final = messages.close(b"P")
 """The portal of a run would outlive it, and the client has none."""
-_STANDS_IN: Final = b"UNLISTEN _hd"
+STANDS_IN: Final = b"UNLISTEN _hd"
 """Does nothing, takes no snapshot, also on a standby, and leaves the portal of a statement that gives no rows."""
 _STEPS: Final = (replies.HELD_PARSE, replies.HELD_BIND, replies.HELD_EXECUTE)
 

@@ -403,6 +403,57 @@ FLIGHTS = [
         ],
         servers=2,
     ),
+    # --- local answers inside a transaction, and the unnamed portal ---
+    *[
+        Script(
+            f"a cursor of a whole scope behind {name}",
+            [
+                say(query("begin")),
+                say(query("select count(*) from t")),
+                *shows,
+                say(parse("select i from generate_series(1, 5) i") + bind() + describe_portal() + execute("", 2) + S),
+                say(execute("", 2) + S),
+                say(execute("", 2) + S),
+                say(query("rollback")),
+            ],
+        )
+        for name, shows in {
+            "SHOW by Query": [say(query("show timezone"))],
+            "SHOW by scope": [say(parse("show timezone") + bind() + describe_portal() + execute() + S)],
+            "SET by Query": [say(query("set timezone = 'Asia/Tokyo'"))],
+            "SET by scope": [say(parse("set timezone = 'Asia/Tokyo'") + bind() + execute() + S)],
+            "SET known by Query": [
+                say(query("set timezone = 'Asia/Tokyo'")),
+                say(query("set timezone = 'UTC'")),
+                say(query("set timezone = 'Asia/Tokyo'")),
+            ],
+            "ours": [say(parse("select 5") + bind() + execute("", 1) + S)],
+        }.items()
+    ],
+    Script(
+        "a statement run once, though its portal is asked for again",
+        [
+            say(query("begin")),
+            say(query("select count(*) from t")),
+            say(parse("deallocate all") + run() + S),
+            say(execute() + S),
+            say(query("rollback")),
+            say(query("begin")),
+            say(query("select count(*) from t")),
+            say(parse("show timezone") + run() + S),
+            say(execute() + S),
+            say(query("rollback")),
+            say(query("begin")),
+            say(query("select count(*) from t")),
+            say(parse("set timezone = 'UTC'") + run() + S),
+            say(execute() + S),
+            say(query("rollback")),
+            say(query("begin")),
+            say(parse("show timezone") + run() + S),
+            say(execute() + S),
+            say(query("rollback")),
+        ],
+    ),
 ]
 
 

@@ -6,6 +6,7 @@ rewritten at their head only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Set
 from typing import Final
 
@@ -46,28 +47,12 @@ _SCRATCH_CLOSE: Final = messages.close(b"S", _SCRATCH)
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
 
-_NO_ROWS: Final = frozenset(
-    {
-        Kind.EMPTY,
-        Kind.BEGIN,
-        Kind.SAVEPOINT,
-        Kind.RELEASE,
-        Kind.SET,
-        Kind.SET_LOCAL,
-        Kind.SET_TRANSACTION,
-        Kind.RESET,
-        Kind.RESET_ALL,
-    }
-    | {
-        Kind.SET_SESSION_CHARACTERISTICS,
-        Kind.DISCARD_ALL,
-        Kind.DISCARD_PLANS,
-        Kind.DISCARD_SEQUENCES,
-        Kind.DISCARD_TEMP,
-    }
-    | {Kind.DEALLOCATE, Kind.DEALLOCATE_ALL, Kind.UNLISTEN, Kind.UNLISTEN_ALL, Kind.CLOSE_ALL}
+_GIVES_ROWS: Final = frozenset(
+    {Kind.PLAIN, Kind.EXECUTE, Kind.EXPLAIN, Kind.SHOW, Kind.FETCH, Kind.CALL, Kind.MULTI, Kind.UNKNOWN}
 )
-"""What is answered here and has no result: it is described even in a failed transaction."""
+"""What may have a result: everything else is described even in a failed transaction."""
+
+_MAYBE_PARAMETER: Final = re.compile(rb"\$\d")
 
 _CLEARS: Final = frozenset({Kind.DISCARD_ALL, Kind.DEALLOCATE_ALL, Kind.RESET, Kind.RESET_ALL})
 """What drops names or values that later scopes of a pipeline may count on."""
@@ -258,9 +243,10 @@ class Extended(Sharing):
             return False
         verdict, told, body = lacking
         kind = verdict.single.kind if verdict.single is not None else verdict.kind
-        if kind not in _NO_ROWS and not self._was_without_rows(name):
+        sql, _, declared = body.partition(b"\0")
+        if (kind in _GIVES_ROWS or (not told and _MAYBE_PARAMETER.search(sql))) and not self._was_without_rows(name):
             raise TransactionAborted(ABORTED_TEXT)
-        types = told or body[body.find(b"\0") + 1 :]
+        types = told or declared
         server.queue.append(fake(messages.message(b"t", types) + messages.NO_DATA, kind="DS"))
         return True
 

@@ -316,6 +316,38 @@ async def test_w25_describe_of_what_a_server_in_a_failed_transaction_lacks(
     assert (await direct.scope(describe_statement("s") + S)).letters == letters
 
 
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("copy t to stdout", "tnZ"),
+        ("do $$ begin end $$", "tnZ"),
+        ("create table u ()", "tnZ"),
+        ("create rule r as on insert to t do also delete from t where id = new.id", "tnZ"),
+        ("declare c cursor for select 1", "tnZ"),
+        ("notify n", "tnZ"),
+        ("lock table t", "tnZ"),
+        ("truncate t", "tnZ"),
+        ("create table v as select 1", "tnZ"),
+        ("explain select 1", "EZ"),
+        ("show timezone", "EZ"),
+        ("fetch c", "EZ"),
+        ("table t", "EZ"),
+    ],
+)
+async def test_w25_describe_of_what_nobody_has_described_before(scene: Scene, text: str, letters: str) -> None:
+    """Of a utility statement its kind tells whether it gives rows."""
+    await scene.start(servers=2, max_prepared_statements=1)
+    a, direct = await scene.client(), await scene.direct()
+    for conn in (a, direct):
+        await conn.query("begin; declare c cursor with hold for select 1; commit")
+        await conn.scope(parse(text, "s") + S)
+        await conn.scope(parse("select 2", "another") + S)
+        await conn.query("close c")
+        await conn.query("begin; select 1/0")
+        assert (await conn.scope(describe_statement("s") + S)).letters == letters, conn is direct
+        await conn.query("rollback")
+
+
 async def test_w26_a_changed_result_type_heals_itself(scene: Scene) -> None:
     await scene.sql("create table c (a int); insert into c values (1)")
     a, b = await scene.client(), await scene.client()

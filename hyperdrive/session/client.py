@@ -106,7 +106,7 @@ class ClientSession(Endings):
         server.look_closer()
         at_rest = server.is_at_rest and self.live is None
         if not server.queue:
-            self._clears, self._freed = False, None
+            self._clears, self._deciding = False, None
         elif self._clears and not server.open_scope:
             return b""  # names and values that the origin is about to drop have to be seen dropped first
         out = self._restore(server) if at_rest else []
@@ -363,7 +363,8 @@ class ClientSession(Endings):
         except ClientError as error:
             self._fail(error, server, out)
             if kind == QUERY:
-                # A scope of its own: it ends here.
+                # A scope of its own, which takes the unnamed statement with it: it ends here.
+                self.unnamed = None
                 self._sync(messages.SYNC, server, out)
         return True
 
@@ -389,7 +390,10 @@ class ClientSession(Endings):
         if verdict is not None and verdict.statements is not None and not verdict.is_plain:
             single = verdict.single
             if verdict.kind is Kind.PREPARE and single is not None and single.name in self._shared:
-                raise DuplicateStatement(f'prepared statement "{shown(single.name)}" already exists')
+                if server.queue:
+                    return False  # whose name it is, and whether the transaction has failed, may hang on what is outstanding
+                if server.status != FAILED:
+                    raise DuplicateStatement(f'prepared statement "{shown(single.name)}" already exists')
             if self._shared and self._lend_names(verdict, server, out) and not server.open_scope:
                 out.append(messages.SYNC)
                 server.queue.append(replies.SKIP_SYNC)
@@ -413,7 +417,7 @@ class ClientSession(Endings):
             server.queue.append(_PLAIN_ENDS[verdict.kind])
             return True
         self._before(verdict, server)
-        server.queue.append(Expected("Q", watch=self._watch(verdict, server)))
+        server.queue.append(self._watched("Q", verdict, server))
         return True
 
     def _reset_to_base(self, verdict: Verdict) -> tuple[bytes, bytes] | None:

@@ -58,6 +58,9 @@ _CLEARS: Final = frozenset({Kind.DISCARD_ALL, Kind.DEALLOCATE_ALL, Kind.RESET, K
 """What drops names or values that later scopes of a pipeline may count on."""
 
 
+_DECIDES: Final = frozenset({Kind.PREPARE, Kind.DEALLOCATE, Kind.DEALLOCATE_ALL, Kind.DISCARD_ALL})
+"""What makes or frees names."""
+
 _NAMES_STATEMENT: Final = frozenset({Kind.EXECUTE, Kind.EXPLAIN, Kind.DDL, Kind.DEALLOCATE, Kind.PREPARE})
 """What may name a prepared statement; DDL is CREATE TABLE … AS EXECUTE."""
 
@@ -153,7 +156,7 @@ class Extended(Sharing):
     def _lend_for(self, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> None:
         # DEALLOCATE reads no statement: only an Execute of it that is the origin's needs one there to free.
         if verdict is not None and self._shared and not verdict.is_plain and verdict.kind is not Kind.DEALLOCATE:
-            self._lend_names(verdict, server, out)
+            server.open_scope = self._lend_names(verdict, server, out) or server.open_scope
 
     def _parse(self, raw: bytes, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> None:
         server.open_scope = True
@@ -266,6 +269,7 @@ class Extended(Sharing):
                 raise UnknownStatement("unnamed prepared statement does not exist")
             self._send_unnamed(server, out)
             verdict = self.unnamed_verdict
+            self._lend_for(verdict, server, out)
             out.append(raw)
             server.queue.append(replies.BIND)
         else:
@@ -280,6 +284,7 @@ class Extended(Sharing):
             else:
                 shared = found.statement
                 verdict = shared.verdict
+                self._lend_for(verdict, server, out)
                 out.append(
                     b"B"
                     + (read_length(raw, 1)[0] - len(name) + len(shared.name)).to_bytes(4, "big")
@@ -323,10 +328,12 @@ class Extended(Sharing):
             if self.unnamed is None:
                 raise UnknownStatement("unnamed prepared statement does not exist")
             self._send_unnamed(server, out)
+            self._lend_for(self.unnamed_verdict, server, out)
             out.append(raw)
         else:
             found = self._ensure(name, server, out)
             if found is not None:
+                self._lend_for(found.statement.verdict, server, out)
                 out.append(messages.describe(b"S", found.statement.name))
                 entry = Expected("DS", statement=found.statement, name=found.name, named=found, describes=True)
                 entry.epoch = self._learns_in(server)
@@ -343,40 +350,61 @@ class Extended(Sharing):
             if found is not None:
                 verdict, parameters = found
                 # Only of a portal bound in this scope: whether an older one is still open, the origin knows.
-                if verdict is not None and portal in self._bound_here and self._deallocates(verdict, server):
-                    if not portal:
-                        self._portal_behind = STANDS_IN
+                if (
+                    verdict is not None
+                    and portal in self._bound_here
+                    and self._deallocates(verdict, portal, server, out)
+                ):
                     return
                 self._check_currval(verdict, server)
-                single = verdict.single if verdict is not None and verdict.kind is Kind.DEALLOCATE else None
-                if verdict is not None and single is not None:
+                if verdict is not None and verdict.kind is Kind.DEALLOCATE:
                     self._lend_names(verdict, server, out)
                 out.append(raw)
                 self._before(verdict, server)
-                entry = Expected("E", watch=self._watch(verdict, server, parameters))
-                server.queue.append(entry)
-                if single is not None and single.name is not None:
-                    self._frees(single.name, entry)
+                server.queue.append(self._watched("E", verdict, server, parameters))
                 return
         out.append(raw)
         server.queue.append(replies.EXECUTE)
 
-    def _deallocates(self, verdict: Verdict, server: ServerSession) -> bool:
-        """DEALLOCATE of names that only exist here: answered in its place; if the scope fails before, they come back."""
-        if verdict.kind not in (Kind.DEALLOCATE, Kind.DEALLOCATE_ALL) or not self._is_local(verdict):
+    def _deallocates(self, verdict: Verdict, portal: bytes, server: ServerSession, out: list[bytes]) -> bool:
+        """DEALLOCATE of names that only exist here: answered in its place; if the scope fails before, they come back.
+
+        What goes there instead leaves *portal* as it would have, and in a failed transaction gets its error.
+        """
+        if verdict.kind not in (Kind.DEALLOCATE, Kind.DEALLOCATE_ALL):
             return False
         single = verdict.single
         assert single is not None
-        if single.name is not None and self._is_undecided(single.name, server, told=True):
+        names = [*(self._deciding or ())] if single.name is None else [single.name]
+        if any(self._is_undecided(name, server, told=True) for name in names):
             raise WAIT
+        if not self._is_local(verdict):
+            return False
         names = list(self._shared) if single.name is None else [single.name]
         gone = [self._shared.pop(name) for name in names]
         if server.status == FAILED or server.carries_scope:
             self._clears = True  # the scope may fail before, and what is behind it would miss them
+        if portal:
+            out.append(messages.close(b"P", portal))
+            server.queue.append(replies.SKIP_CLOSE)
+        out += [messages.parse(b"", STANDS_IN), messages.bind(portal, b""), messages.execute(portal)]
+        server.queue += [Expected(step, Action.SKIP, name=b"") for step in "PBE"]
+        server.unnamed = None
+        self._bound_here = self._bound_here - {portal}  # run once more it is the origin's
         entry = fake(tag_of(verdict), kind="E")
         entry.gone = gone
         server.queue.append(entry)
         return True
+
+    def _watched(
+        self, kind: str, verdict: Verdict | None, server: ServerSession, parameters: Parameters | None = None
+    ) -> Expected:
+        """What is expected of a statement whose end has to be noticed."""
+        entry = Expected(kind, watch=self._watch(verdict, server, parameters))
+        for statement in (verdict.statements or ()) if verdict is not None else ():
+            if statement.kind in _DECIDES:
+                self._decides(statement.name or b"", entry)
+        return entry
 
     def _watch(self, verdict: Verdict | None, server: ServerSession, parameters: Parameters | None = None) -> Watch:
         single = verdict.single if verdict is not None else None
@@ -419,6 +447,8 @@ class Extended(Sharing):
             return
         name, _ = name_at(raw, 6)
         key = name[:NAME_BYTES]
+        if (self._deciding is not None and self._is_deciding(key, server)) if name else server.carries_scope:
+            raise WAIT  # what is closed here, and is there again should this be skipped, is not known yet
         if not name or self._is_lent(key):
             entry = Expected("C", name=key)
             if name:
@@ -434,7 +464,7 @@ class Extended(Sharing):
             named = self._shared.pop(key, None)
             if named is not None:
                 entry.gone = [named]
-            self._frees(key, entry)
+            self._decides(key, entry)
         server.queue.append(entry)
         server.open_scope = True
 

@@ -14,6 +14,7 @@ from hyperdrive.errors import HyperdriveError, OriginLost
 from hyperdrive.pgwire.messages import read_error_fields
 from hyperdrive.session import replies
 from hyperdrive.session.replies import Action, Expected
+from hyperdrive.session.scopes import Whole
 from hyperdrive.session.settings import EMPTY, Label
 
 if TYPE_CHECKING:
@@ -132,9 +133,10 @@ class Ledger:
         if not head.ends_scope:
             if self._may_resend(head, fields.get("C")):
                 return b""
+            if head.kind == "P" and head.before is not None and head.action is not Action.SKIP:
+                head.before = head.before[0], None, None  # it takes away what was there, whatever becomes of it
             self._skip_to_sync()
-        is_unnamed = head.kind == "P" and not head.name and head.statement is None and head.named is None
-        if is_unnamed and not self._parses_unnamed_later():
+        if _makes_unnamed(head) and head.before is None and not self._unmake(None, None, None):
             self.unnamed = None
             if self.client is not None and head.action is not Action.SKIP:  # what we Parse again the client still has
                 self.client.unnamed = None
@@ -160,12 +162,16 @@ class Ledger:
             return None
         return b""
 
-    def _parses_unnamed_later(self) -> bool:
-        """A later scope of the flight has made the unnamed statement anew."""
-        return any(
-            entry.kind == "P" and not entry.name and entry.statement is None and entry.named is None
-            for entry in self.queue
-        )
+    def _unmake(self, made: bytes | None, before: bytes | None, verdict: object) -> bool:
+        """The unnamed statement *made* has not come to be (``None``: that of a scope in one piece): who counts on it to be there if he is
+        skipped himself has *before*. ``True`` if a later scope of the flight makes one anew."""
+        for entry in self.queue:
+            if entry.before is not None and (made is None or entry.before[1] is made):
+                entry.before = entry.before[0], before, verdict
+                return entry.kind == "P"
+            if made is None and _makes_unnamed(entry):
+                return True
+        return any(map(_makes_unnamed, self.queue))
 
     def _may_resend(self, head: Expected, sqlstate: str | None) -> bool:
         """Whether the scope failed, before anything ran, for a reason that the client need not know: then it goes out again.
@@ -212,8 +218,10 @@ class Ledger:
             self.client.skip_rest()
 
     def _drop(self, entry: Expected) -> None:
-        if entry.kind == "P" and not entry.name and entry.statement is None:
+        if _makes_unnamed(entry):
             self.unnamed = None  # what it has may be another one than its client's
+            if entry.before is not None:
+                self._unmake(*entry.before)
         if entry.kind == "C" and entry.statement is not None:
             self.statements[entry.statement] = False  # not closed after all
         # A Parse that was skipped leaves its statement as ``False``: it may be there from before, so it is closed first.
@@ -238,3 +246,9 @@ class Ledger:
         self.queue.extend(kept)
         if not any(entry.kind == "S" for entry in kept):
             self.open_scope = True  # the Syncs so far do not count
+
+
+def _makes_unnamed(entry: Expected) -> bool:
+    if isinstance(entry, Whole):
+        entry = entry.steps[0]
+    return entry.kind == "P" and not entry.name and entry.statement is None and entry.named is None

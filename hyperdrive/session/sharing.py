@@ -51,16 +51,16 @@ WAIT: Final = WaitError()
 class Sharing(Answers):
     """The part of a client session that sees to it that a server has its statements."""
 
-    __slots__ = ("_freed", "_on_its_way", "_parsed_here", "_unnamed_here", "_unnamed_told")
+    __slots__ = ("_deciding", "_on_its_way", "_parsed_here", "_unnamed_here", "_unnamed_told")
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
         self._parsed_here: set[SharedStatement] | None = None
         """Statements that were Parsed in the scope being composed."""
         self._unnamed_here = False
-        """The unnamed statement was Parsed in the scope being composed."""
-        self._freed: dict[bytes, Expected] | None = None
-        """Names that a Close frees, or DEALLOCATE at the origin, to what is expected of it: if that fails they are there still."""
+        """In the scope being composed the unnamed statement was Parsed, or found to hang on nothing that is outstanding."""
+        self._deciding: dict[bytes, Expected] | None = None
+        """Names that a Close frees, or that SQL makes or frees at the origin (empty: all), to what is expected of it."""
         self._unnamed_told: _Told | None = None
         """The unnamed statement that was described by itself last."""
         self._on_its_way: Set[SharedStatement] = _NOTHING_READ
@@ -122,23 +122,23 @@ class Sharing(Answers):
         if found is not None and found.is_pending and found.statement not in self._here():
             if told or found.is_renewed or server.statements.get(found.statement):
                 return True
-        return self._freed is not None and self._is_freed_before(key, server)
+        return self._deciding is not None and any(self._is_deciding(name, server) for name in (key, b""))
 
-    def _frees(self, key: bytes, entry: Expected) -> None:
-        if self._freed is None:
-            self._freed = {}
-        self._freed[key] = entry
+    def _decides(self, key: bytes, entry: Expected) -> None:
+        if self._deciding is None:
+            self._deciding = {}
+        self._deciding[key] = entry
 
-    def _is_freed_before(self, key: bytes, server: ServerSession) -> bool:
-        """Whether *key* may have been freed by what nothing has been heard of: a Close in an earlier scope, or DEALLOCATE."""
-        assert self._freed is not None
-        entry = self._freed.get(key)
-        is_before = entry is not None and entry.kind == "E"
+    def _is_deciding(self, key: bytes, server: ServerSession) -> bool:
+        """Whether nothing has been heard of what makes or frees *key*: a Close in an earlier scope, or SQL."""
+        assert self._deciding is not None
+        entry = self._deciding.get(key)
+        is_before = entry is not None and entry.kind in "EQ"
         for later in reversed(server.queue) if entry is not None else ():
             if later is entry:
                 return is_before
             is_before = is_before or later.ends_scope
-        self._freed.pop(key, None)
+        self._deciding.pop(key, None)
         return False
 
     def _ensure(self, name: bytes, server: ServerSession, out: list[bytes]) -> Named | None:
@@ -161,6 +161,7 @@ class Sharing(Answers):
                 server.statements.move_to_end(shared)
             else:
                 shared = self._read_again(found, server, out)
+                server.open_scope = True
             self._here().add(shared)
             if found.told is not None and found.told != messages.NO_DATA:
                 self._compare(found, server, out)
@@ -170,9 +171,12 @@ class Sharing(Answers):
         """See to it that *server* has the client's unnamed statement, and that it still is what the client was told (W-21, W-26)."""
         parse, told = self.unnamed, self._unnamed_told
         assert parse is not None
+        if not self._unnamed_here and any(
+            entry.before is not None and entry.before[0] is parse for entry in server.queue
+        ):
+            raise WAIT  # if that is skipped it is another one, and the server may have somebody else's
+        self._unnamed_here = True
         if server.unnamed is parse:
-            if not self._unnamed_here and any(entry.before and entry.before[0] is parse for entry in server.queue):
-                raise WAIT  # if that is skipped the server has somebody else's
             return
         if told is None or told.parse is not parse:
             told = None
@@ -183,7 +187,7 @@ class Sharing(Answers):
         entry.before = (parse, parse, self.unnamed_verdict)
         server.queue.append(entry)
         server.unnamed = parse
-        self._unnamed_here = True
+        server.open_scope = True
         if told is None or told.named.told in (None, messages.NO_DATA):
             return
         if told.named.epoch != self.pipe.epoch:

@@ -389,6 +389,104 @@ FLIGHTS = [
         ],
     ),
     Script(
+        "SQL makes or frees names that nothing has been heard of",
+        [
+            say(
+                parse("prepare s2 as select 'sql'")
+                + run()
+                + S
+                + parse("deallocate all")
+                + run()
+                + S
+                + parse("select 1", "s2")
+                + S,
+                3,
+            ),
+            say(query("deallocate all")),
+            say(query("prepare s2 as select 'sql'") + close_statement("s2") + S + run("s2") + S, 3),
+            say(parse("prepare s2 as select 'sql'") + run() + S + close_statement("s2") + S + run("s2") + S, 3),
+            say(parse("select 'a'", "s1") + S),
+            say(query("prepare s2 as select 'sql'")),
+            say(parse("deallocate all") + run() + parse("select 'b'", "s1") + run("s1") + S),
+            say(run("s1") + S),
+            say(parse("deallocate all") + run() + execute() + S),
+            say(query("begin")),
+            say(parse("select 'a'", "s1") + parse("deallocate s1") + run() + execute() + S),
+            say(query("rollback")),
+            say(parse("selec", "s2") + S + query("prepare s2 as select 'sql'"), 2),
+            say(query("deallocate all")),
+            say(parse("select 'a'", "s1") + S),
+            say(query("begin")),
+            say(query("select 1/0")),
+            say(query("prepare s1 as select 'sql'")),
+            say(query("rollback")),
+            say(parse("select 'u'") + S),
+            say(query("prepare s1 as select 'sql'")),
+            say(run() + S),
+        ],
+        servers=2,
+    ),
+    Script(
+        "SQL names what did not exist when it was parsed",
+        [
+            say(parse("execute s1") + parse("execute s1", "e") + S),
+            say(parse("select 'a'", "s1") + S),
+            say(run() + S),
+            say(run("e") + S),
+            say(describe_statement("e") + S),
+            say(close_statement("s1") + S),
+            say(run("e") + S),
+        ],
+        servers=2,
+    ),
+    Script(
+        "a wait behind what only the proxy sends",
+        [
+            say(parse("prepare s2 as select 'sql'") + run() + S + parse("execute s2") + run() + S, 2),
+            say(
+                execute() + parse("prepare s2 as select 'sql'") + flush() + run() + S + parse("execute s2") + run() + S,
+                2,
+            ),
+            say(
+                parse("select 1", "s1")
+                + close_statement("s2")
+                + S
+                + run()
+                + close_statement("s3")
+                + run("s1")
+                + S
+                + query("deallocate s2"),
+                3,
+            ),
+        ],
+        servers=2,
+    ),
+    Script(
+        "unnamed statements that fail and are skipped, one behind the other",
+        [
+            say(parse("select 'kept'") + S),
+            say(
+                bind("gone")
+                + parse("select 1")
+                + S
+                + parse("selec")
+                + bind()
+                + S
+                + execute()
+                + parse("select 2")
+                + parse("select 3")
+                + S,
+                3,
+            ),
+            say(run() + S),
+            say(parse("select 'kept'") + S),
+            say(parse("select 4") + S + parse("selec") + S + bind("gone") + close_statement() + S, 3),
+            say(run() + S),
+            say(parse("selec") + S + query("select 5") + parse("select 6") + S, 3),
+            say(run() + S),
+        ],
+    ),
+    Script(
         "a query in a scope that is not ended",
         [
             say(parse("select 'a'", "s1") + S),

@@ -149,6 +149,11 @@ class Database:
         # A function of a user's, called like one of PostgreSQL's or like a column, may do anything.
         return names is not None and (self.catalog is None or self.catalog.impure_names.isdisjoint(names))
 
+    def is_builtin(self, function: str) -> bool:
+        """Whether every *function* of that name is PostgreSQL's own."""
+        meant = self.catalog.functions.get(function, ()) if self.catalog is not None else ()
+        return bool(meant) and all(one.is_builtin for one in meant)
+
     def are_pure(self, functions: Sequence[bytes]) -> bool:
         """Whether functions of these names, with a schema or without, are IMMUTABLE, whichever is meant."""
         if self.catalog is None:

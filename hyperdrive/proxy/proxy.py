@@ -470,9 +470,11 @@ class Proxy:
         if self.cache.keeps_catalogs:
             context.cache = PoolCache(self.cache, self.cache.database(key.database), context)
             context.pipe.is_read_only = context.cache.proves
+            context.pipe.is_builtin = context.cache.database.is_builtin
         else:
             context.cache = None
             context.pipe.is_read_only = lambda texts, label: False
+            context.pipe.is_builtin = lambda function: False
 
     def _changed_here(self, database: str) -> None:
         """A client changed the schema. With the cache on, its writes are noted, and end the epoch in their place."""

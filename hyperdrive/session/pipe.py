@@ -52,6 +52,7 @@ class Pipe:
         "defaults_changed",
         "epoch",
         "idle_timeout_set",
+        "is_builtin",
         "is_read_only",
         "max_statements",
         "pin_unknown",
@@ -96,6 +97,9 @@ class Pipe:
         self.is_read_only: Callable[[Sequence[bytes], Label], bool] = lambda texts, label: False
         """``is_read_only(texts, label)``: whether these SELECTs provably write nothing, take no part in conflicts and call nothing
         volatile in a session with such settings (E-5). Only a catalog can tell; without one nothing is proven."""
+
+        self.is_builtin: Callable[[str], bool] = lambda function: False
+        """Whether every function of that name is known to be PostgreSQL's own, so that no search path finds another."""
 
         self.default_isolation: Callable[[Label], Isolation | None] = lambda label: None
         """The level of a transaction that names none, in a session with such settings; ``None``: not known."""

@@ -145,8 +145,8 @@ class Transactions(Ours):
         """The same of ``set_config``, of what is reported and so can be told as its row. In a transaction it takes a snapshot."""
         if self.held is not None or self.live is not None or not self._may_set(statement):
             return False
-        if b"pg_catalog" in self.journal.wanted.items.get(b"search_path", b""):
-            return False  # behind another schema, which may have a function of that name
+        if not self.pipe.is_builtin("set_config"):
+            return False  # a search path, the database's say, may find somebody's own of that name
         key = key_of(statement, self.journal.wanted, self.told)
         return key is not None and self.pipe.accepted.value(key) is not None
 

@@ -32,6 +32,7 @@ LISTENING: Final = "LISTEN"
 HOLD_CURSOR: Final = "WITH HOLD cursor"
 PREPARED: Final = "PREPARE"
 ADVISORY: Final = "advisory lock"
+COMPUTED: Final = "set_config of a computed value"
 
 Pin = tuple[str, object]
 """Why a client keeps its server, and on what: ``("LISTEN", b"channel")``."""
@@ -231,6 +232,7 @@ class Journal:
 
     def _reset_all(self) -> None:
         """RESET ALL skips the role (W-36), and whatever is at its default now: what SET LOCAL TO DEFAULT hides comes back (W-35)."""
+        self._unpin(COMPUTED)
         base, local = self.base.items, self.local
         kept = {name: sql for name, sql in local.items() if sql is None or name in _IDENTITY or sql == base.get(name)}
         stays = {*_IDENTITY, *kept}
@@ -276,7 +278,7 @@ class Journal:
     def _set_config(self, effect: SetConfig, parameters: Parameters | None) -> None:
         # Its arguments are text, text and boolean, which asyncpg sends in binary (W-33).
         name = _argument(effect.name, parameters, or_binary=True)
-        value = None if effect.is_null else _argument(effect.value, parameters, or_binary=effect.is_string)
+        value = None if effect.is_null else _argument(effect.value, parameters, or_binary=True)
         local = effect.is_local
         if isinstance(local, Parameter):
             text = _argument(local, parameters, or_binary=True)
@@ -288,7 +290,9 @@ class Journal:
                 self._change_local(name.lower(), statement_for(name.lower(), value) if value is not None else None)
             return
         if local is None or name is None or not effect.is_exact or (value is None and not effect.is_null):
+            # Nobody could set it on another server.
             self.actual = settings.UNKNOWN
+            self.pins |= {(COMPUTED, None)}
             return
         name = name.lower()
         if name in _OF_TRANSACTION:

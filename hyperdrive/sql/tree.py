@@ -243,7 +243,10 @@ def _set_config(arguments: list[Tree], encode: Callable[[str], bytes], is_exact:
             slots[named.get("name", "")] = named.get("arg", {})
     name = constant(slots.get("setting_name", {}), encode)
     local = constant(slots.get("is_local", {}), encode)
-    value = _without_casts(slots.get("new_value", {}))
+    value = slots.get("new_value", {})
+    while _is_text_cast(value):
+        value = value["TypeCast"]["arg"]
+    is_given = "ParamRef" in value or not _STRINGS.isdisjoint(value.get("A_Const", {}))
     is_local: bool | Parameter | None
     if isinstance(local, Parameter):
         is_local = local
@@ -253,26 +256,23 @@ def _set_config(arguments: list[Tree], encode: Callable[[str], bytes], is_exact:
         is_local = _BOOLEANS.get(local.strip().lower())
     return SetConfig(
         name=name.lower() if isinstance(name, bytes) else name,
-        value=constant(value, encode),
-        is_null="isnull" in value.get("A_Const", {}),
+        value=constant(value, encode) if is_given else None,
+        is_null="isnull" in _without_casts(value).get("A_Const", {}),
         is_local=is_local,
         is_exact=is_exact,
-        is_string=_casts(slots.get("new_value", {})) <= _STRINGS,
     )
 
 
-_STRINGS: Final = frozenset({"text", "varchar"})
+_STRINGS: Final = frozenset({"sval", "ival"})
+"""Constants whose text is what they are written as."""
+_TEXTS: Final = (["text"], ["pg_catalog", "text"], ["pg_catalog", "varchar"])
 
 
-def _casts(node: Tree) -> set[str]:
-    """The types that *node* is cast to, one after the other."""
-    found: set[str] = set()
-    while "TypeCast" in node:
-        cast = node["TypeCast"]
-        names = cast.get("typeName", {}).get("names", [])
-        found.add(names[-1].get("String", {}).get("sval", "") if names else "")
-        node = cast.get("arg", {})
-    return found
+def _is_text_cast(node: Tree) -> bool:
+    """Whether *node* is a cast that leaves a string as it is. Others make another text of it: of a number, of a uuid, cut to a length."""
+    to = node.get("TypeCast", {}).get("typeName", {})
+    names = [name.get("String", {}).get("sval", "") for name in to.get("names", ())]
+    return names in _TEXTS and "typmods" not in to and "arrayBounds" not in to
 
 
 # datatype-boolean, without the prefixes that nobody writes: those are None, unknown.

@@ -161,8 +161,6 @@ class SetConfig:
     """A NULL value resets the setting to its default."""
     is_local: bool | Parameter | None
     is_exact: bool
-    is_string: bool = True
-    """Whether a parameter that gives the value is a string, and not something that is made one by a cast."""
 
 
 @dataclass(frozen=True, slots=True)

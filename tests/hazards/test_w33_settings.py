@@ -206,6 +206,7 @@ async def test_w37_changes_nobody_sees_do_not_leak(scene: Scene, change: str) ->
         "create function quiet() returns void language plpgsql as $$ begin perform set_config('work_mem', '3MB', false); end $$;"
         "create procedure quiet_too() language plpgsql as $$ begin perform set_config('work_mem', '3MB', false); end $$"
     )
+    await scene.start(servers=2)
     a, b = await scene.client(), await scene.client()
     before = await b.value("show work_mem")
     assert (await a.query(change)).errors == []
@@ -386,3 +387,88 @@ async def test_w34_what_is_learnt_is_the_value_of_now(scene: Scene, name: str, o
     await b.query(f"set {name} = '{other}'")
     assert (await b.query(f"set {name} = '{usual}'")).settings == [(name, usual)]
     assert (await b.query(f"show {name}")).rows == [(usual,)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "'6F9619FF-8B86-D011-B42D-00C04FC964FF'::uuid::text",
+        "'abcdef'::varchar(3)",
+        "'abc  '::char(5)",
+        "'t'::bool::text",
+        "1e3::text",
+        "007::text",
+        "'x'::text",
+        "'x'::pg_catalog.text::varchar",
+        "cast('y' as text)",
+        "array['a']::text",
+        "upper('x')",
+        "'a' || 'b'",
+        "(select 'z')",
+    ],
+)
+async def test_w33_set_config_of_a_value_that_is_worked_out(scene: Scene, value: str) -> None:
+    """What cannot be set on another server in the same way keeps its server."""
+    await scene.start(servers=2)
+    a, b, direct = await scene.client(), await scene.client(), await scene.direct()
+    for conn in (direct, a):
+        assert not (await conn.query(f"select set_config('my.own', {value}, false)")).errors
+    for _ in range(2):
+        await b.query("select set_config('my.own', 'of b', false)")
+        assert (await a.query("show my.own")).rows == (await direct.query("show my.own")).rows
+    await a.query("discard all")
+    assert (await b.query("show my.own")).rows == [("of b",)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "select set_config(name, value, false) from (values ('my.own', 'x'), ('my.other', 'y')) v (name, value)",
+        "with x as (select set_config('my.own', 'x', false)) select * from x",
+        "select 1 where set_config('my.own', 'x', false) = 'x'",
+        "select set_config('my.own', case when true then 'x' end, false)",
+    ],
+)
+@pytest.mark.parametrize("end", ["", "reset all", "rollback"])
+async def test_w43_set_config_that_nobody_could_repeat_pins(scene: Scene, change: str, end: str) -> None:
+    await scene.start(servers=2)
+    a, b = await scene.client(), await scene.client()
+    if end == "rollback":
+        await a.query("begin")
+    assert not (await a.query(change)).errors
+    if end:
+        await a.query(end)
+    pinned = [row for row in [client.session.pins() for client in scene.proxy.app.proxy.clients.values()] if row]
+    assert pinned == ([] if end else [["set_config of a computed value"]])
+    await b.query("set my.own = 'of b'")
+    assert await a.value("select current_setting('my.own', true)") == ("" if end else "x")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["shadow, pg_catalog", "shadow, PG_CATALOG", 'shadow, U&"pg\\005fcatalog"', "database", "role", "startup"],
+)
+async def test_w33_a_function_of_ones_own_called_set_config(scene: Scene, path: str) -> None:
+    """It is run each time: no search path makes us answer for it."""
+    await scene.sql(
+        "drop schema if exists shadow cascade; create schema shadow; create table shadow.calls (n int);"
+        " create function shadow.set_config(text, text, bool) returns text language sql as"
+        " $$ insert into shadow.calls values (1); select pg_catalog.set_config($1, $2, $3) $$"
+    )
+    if path == "database":
+        await scene.sql("alter database hazards set search_path = shadow, pg_catalog")
+    if path == "role":
+        await scene.sql("alter role postgres in database hazards set search_path = shadow, pg_catalog")
+    try:
+        given = {"search_path": "shadow,pg_catalog"} if path == "startup" else {}
+        a = await scene.client(**given)
+        if "shadow" in path:
+            assert not (await a.query(f"set search_path = {path}")).errors
+        for _ in range(3):
+            assert (await a.query("select set_config('timezone', 'Asia/Tokyo', false)")).rows == [("Asia/Tokyo",)]
+        assert await a.value("select count(*) from shadow.calls") == "3"
+    finally:
+        await scene.sql(
+            "alter database hazards reset search_path; alter role postgres in database hazards reset search_path"
+        )
+        await scene.sql("drop schema shadow cascade")

@@ -80,12 +80,13 @@ def _may_exit(entry: Expected) -> bool:
     return statements is None or any(statement.kind in EXITS for statement in statements)
 
 
-def _wanted(told: bytes, body: bytes) -> int | None:
+def _wanted(told: bytes, body: bytes, kind: Kind) -> int | None:
     """How many values a statement takes: as its client was *told*, or as the *body* of its Parse says; ``None``: that cannot be told."""
     if told:
         return int.from_bytes(told[:2], "big")
     sql, _, declared = body.partition(b"\0")
-    found = parameters_in(sql)
+    # Elsewhere the numbers may be those of another statement: PREPARE, a function's body.
+    found = parameters_in(sql) if kind is Kind.PLAIN or b"$" not in sql else None
     return None if found is None else max(found, int.from_bytes(declared[:2], "big"))
 
 
@@ -227,8 +228,8 @@ class Extended(Sharing):
         lacking = self._lacks_in_failed(name, server)
         if lacking is None:
             return
-        _, told, body = lacking
-        self._check_count(name, _wanted(told, body), raw, rest)
+        verdict, told, body = lacking
+        self._check_count(name, _wanted(told, body, verdict.kind), raw, rest)
         raise TransactionAborted(ABORTED_TEXT)
 
     @staticmethod
@@ -275,7 +276,8 @@ class Extended(Sharing):
         else:
             found = self.named(name[:NAME_BYTES])
             if found is not None and not server.statements.get(found.statement):
-                self._check_count(name, _wanted(found.types, found.statement.body), raw, rest)
+                shared = found.statement
+                self._check_count(name, _wanted(found.types, shared.body, shared.verdict.kind), raw, rest)
             found = self._ensure(name, server, out)
             if found is None:
                 verdict = None

@@ -348,6 +348,32 @@ async def test_w25_describe_of_what_nobody_has_described_before(scene: Scene, te
         await conn.query("rollback")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prepare inner_one (int) as select $1",
+        "create or replace function hazard_f(int) returns int language sql as 'select $1'",
+        "create or replace function hazard_g(int) returns int language sql return $1",
+        "explain select $1::int",
+        "declare c cursor with hold for select $1::int",
+        "create temporary table u as select $1::int as n",
+        "select $1::int",
+    ],
+)
+async def test_w28_a_bind_gives_as_many_values_as_the_statement_takes(scene: Scene, text: str) -> None:
+    """Which numbers in a text are its own parameters, the origin says; a server that lacks the statement makes no difference."""
+    await scene.start(servers=2, max_prepared_statements=1)
+    a, direct = await scene.client(), await scene.direct()
+    for conn in (a, direct):
+        await conn.scope(parse(text, "s") + S)
+        await conn.scope(parse("select 2", "another") + S)
+    for values in ([], ["1"], ["1", "2"]):
+        for conn in (a, direct):
+            await conn.query("deallocate inner_one; drop table if exists u; close c")
+        came, expected = [await conn.scope(bind("s", values) + execute() + S) for conn in (a, direct)]
+        assert (came.letters, came.errors) == (expected.letters, expected.errors), values
+
+
 async def test_w26_a_changed_result_type_heals_itself(scene: Scene) -> None:
     await scene.sql("create table c (a int); insert into c values (1)")
     a, b = await scene.client(), await scene.client()

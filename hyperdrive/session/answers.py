@@ -264,6 +264,8 @@ class Answers(PreparedOurs):
             return self._carry_out(single)
         self.pipe.saved[Saved.DISCARD] += 1
         reply = tag_of(verdict)
+        if self.held is not None:
+            self.held.saw_read()  # it takes a snapshot, as most statements do
         if verdict.kind is Kind.DEALLOCATE:
             assert single.name is not None
             self._shared.pop(single.name, None)

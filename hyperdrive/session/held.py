@@ -58,11 +58,11 @@ class Held:
 
     @property
     def has_read(self) -> bool:
-        """A read in it was answered from memory."""
+        """What takes a snapshot was answered in it."""
         return self._read_at > 0
 
     def saw_read(self) -> None:
-        """A read in it is answered from memory: the origin shall take a snapshot at this place, as that would have made it do, so that
+        """A read in it is answered from memory, or something else that takes a snapshot: the origin shall take a snapshot at this place, as that would have made it do, so that
         a SET TRANSACTION behind it is refused (caching-rules §13)."""
         self._read_at = self._read_at or len(self._items)
 

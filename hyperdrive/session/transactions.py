@@ -188,6 +188,8 @@ class Transactions(Ours):
             return messages.data_row([self._value_shown(statement)]) + messages.command_complete(tag)
         elif kind in _SETS or kind is Kind.PLAIN:
             return self._set_here(statement, tag)
+        elif held is not None and kind in _NOTHING_HERE:
+            held.saw_read()  # it takes a snapshot, as most statements do
         elif held is not None and kind is Kind.RELEASE:
             held.release(statement.name)
             self.journal.completed(statement, tag)

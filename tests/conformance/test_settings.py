@@ -143,3 +143,31 @@ SCRIPTS = [
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
 async def test_settings_are_the_same(script: Script, compare: Compare) -> None:
     await compare(script)
+
+
+FORMS = [
+    ("search_path", ("''", "'A, b'", '"A", b', "'A', 'b,c'", '"$user", public', "One", "'One'", "' one '", "one,two", "'a\"b'", "1", "default")),
+    ("datestyle", ("German", "'sql, mdy'", "ISO, DMY", "us")),
+    ("timezone", ("'utc'", "3", "'-3'", "'europe/berlin'", "default")),
+    ("time zone", ("interval '2:00' hour to minute", "local", "'America/New_York'")),
+    ("application_name", ("'  x  '", "'é'", "a")),
+    ("client_encoding", ("'latin1'", "sql_ascii")),
+    ("work_mem", ("'1 GB'", "'1024 kB'")),
+    ("default_transaction_isolation", ("'SERIALIZABLE'",)),
+    ("my.own", ("'A'", "x, y", "'x, y'")),
+    *[(name, (value,)) for name, value in (("intervalstyle", "ISO_8601"), ("bytea_output", "'ESCAPE'"), ("statement_timeout", "'1min'"),
+      ("standard_conforming_strings", "'OFF'"), ("default_transaction_read_only", "1"), ("xmloption", "'Document'"))],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_inside", [False, True], ids=["alone", "in a transaction"])
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in FORMS for value in values])
+async def test_a_value_reads_back_as_it_was_made_of_it(
+    compare: Compare, name: str, value: str, is_inside: bool
+) -> None:
+    """Answered by the origin the first time, here the second."""
+    change = f"set {name} = {value}" if name != "time zone" else f"set {name} {value}"
+    shown = "timezone" if name == "time zone" else name
+    looks = [change, f"show {shown}", f"select current_setting('{shown}')", change, f"show {shown}"]
+    once = ["begin", *looks, "rollback", f"show {shown}"] if is_inside and name != "my.own" else looks
+    await compare(Script("forms", queries(*once, *once), setup="create schema one; create schema two;"))

@@ -93,6 +93,13 @@ SCRIPTS = [
         say(query("begin; select * from t for update")), say(query("select * from t for update nowait"), client="b"), say(query("rollback")),
         say(query("select * from t for update nowait"), client="b"),
     ], servers=3),
+    *[
+        Script(f"{first} and modes behind it", queries(*[sql for again in range(2) for modes in (
+            "set transaction isolation level serializable", "begin isolation level serializable", "begin read only, read write")
+            for sql in ("begin", first, modes, "show transaction_isolation", "rollback")]))
+        for first in ("deallocate all", "discard plans", "discard temp", "unlisten *", "close all", "show work_mem", "begin", "",
+                      "set local work_mem = '1MB'", "savepoint a", "select 1")
+    ],
     Script("serialization failure", [
         say(query("begin isolation level repeatable read; table t")), say(query("update t set v = 'b' where id = 1"), client="b"),
         say(query("update t set v = 'a' where id = 1")), say(query("commit")), say(query("table t")),

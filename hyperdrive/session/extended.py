@@ -20,7 +20,7 @@ from hyperdrive.errors import (
     WrongParameters,
 )
 from hyperdrive.pgwire import messages
-from hyperdrive.pgwire.framing import BIND, DESCRIBE, EXECUTE, QUERY, read_length
+from hyperdrive.pgwire.framing import QUERY, read_length
 from hyperdrive.session import replies
 from hyperdrive.session.answers import tag_of
 from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
@@ -106,24 +106,16 @@ class Extended(Sharing):
         a Query. ``None``: what the server has is what the client believes."""
 
     def _settle_portal(self, server: ServerSession, out: list[bytes]) -> None:
-        """Let the server have the unnamed portal that the client believes in, if that is what the batch is about to use."""
-        if self.whole is not None:
-            self._portal_behind = None  # it is a Query, or binds the portal
+        """Let the server have the unnamed portal that the client believes in, unless the batch begins with a Query, which takes it: what binds
+        another may fail before."""
+        behind, self._portal_behind = self._portal_behind or b"", None
+        if self.ops[0][0] == QUERY:
             return
-        for kind, raw, _ in self.ops:
-            is_unnamed = raw[5:6] == b"\0" if kind in (BIND, EXECUTE) else raw[5:] == b"P\0"
-            if kind == QUERY or (kind == BIND and is_unnamed):
-                break
-            if kind in (EXECUTE, DESCRIBE) and is_unnamed:
-                data, entries = portal_behind(self._portal_behind or b"" if server.status != FAILED else b"")
-                out.append(data)
-                server.queue.extend(entries)
-                server.unnamed = None
-                server.attention = True
-                break
-        else:
-            return
-        self._portal_behind = None
+        data, entries = portal_behind(behind if server.status != FAILED else b"")
+        out.append(data)
+        server.queue.extend(entries)
+        server.unnamed = None
+        server.attention = True
 
     def _fail(self, error: ClientError, server: ServerSession, out: list[bytes]) -> None:
         """Fail the scope on both sides with an error that the origin does not know of (§1, the poison scope)."""

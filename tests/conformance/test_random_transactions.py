@@ -136,6 +136,7 @@ def masked(lines: list[str], parameters: dict[str, str]) -> list[str]:
 @example(number=18847543, phrases=[69, 3268], logins=[{}, {}], servers=1, isolates=False)
 @example(number=11003, phrases=[620], logins=[{}, {}], servers=1, isolates=False)
 @example(number=265, phrases=[1720, 83], logins=[{}, {}], servers=1, isolates=False)
+@example(number=3456, phrases=[1860, 228], logins=[{}, {}], servers=1, isolates=False)
 @settings(
     max_examples=EXAMPLES,
     derandomize=not SOAK,

@@ -6,7 +6,7 @@ from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
 from hyperdrive.session.pipe import Eager, Switches
 from hyperdrive.sql.verdict import Isolation
-from hyperdrive.testing.frontend import execute, parse, query, sync
+from hyperdrive.testing.frontend import close_portal, execute, parse, query, sync
 from hyperdrive.testing.playbook import VIEW, Playbook, backend, make_pipe
 from tests.hyperdrive.session.holding import BEGUN, ROW, accept, ahead, apart, begin, carried, extended, live
 
@@ -550,8 +550,8 @@ def test_a_set_inside_a_transaction_travels_with_its_next_statement(end: str) ->
         book.a.sends(query(sql))
         book.a.gets(backend("C SET", "Z T"))
         book.a.sends(extended("select 1"))
-        book.server.gets(apart(sql), extended("select 1"))
-        book.server.sends(backend("1", "2", "C SET", "3", "1", "2") + ROW + backend("Z T"))
+        book.server.gets(apart(sql), close_portal(), extended("select 1"))
+        book.server.sends(backend("1", "2", "C SET", "3", "3", "1", "2") + ROW + backend("Z T"))
         book.a.gets(backend("1", "2"), ROW, backend("Z T"))
         book.a.sends(query(end))
         book.server.gets(query(end if end == "commit" else "ROLLBACK"))

@@ -4,7 +4,7 @@ import pytest
 
 from hyperdrive.session.client import ClientSession
 from hyperdrive.session.settings import label, statement_for, transition, values
-from hyperdrive.testing.frontend import close_statement, flush, parse, query, sync
+from hyperdrive.testing.frontend import close_portal, close_statement, flush, parse, query, sync
 from hyperdrive.testing.playbook import VIEW, ClientSide, Playbook, backend, make_pipe
 from tests.hyperdrive.session.holding import ROW, accept, ahead, apart, begin, carried, live
 
@@ -134,8 +134,8 @@ def test_settings_that_wait_travel_even_if_nothing_behind_them_needs_the_origin(
         book.server.sends(backend("1", "2", "C SET", "3"))
         book.a.gets(backend("C DEALLOCATE", "Z T"))
         book.a.sends(close_statement("s1") + sync())
-        book.server.gets(sync())
-        book.server.sends(backend("S TimeZone=CET", "Z T"))
+        book.server.gets(close_portal(), sync())
+        book.server.sends(backend("3", "S TimeZone=CET", "Z T"))
         book.a.gets(backend("3", "Z T"))
         book.a.leaves()
 

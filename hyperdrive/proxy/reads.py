@@ -15,10 +15,11 @@ from hyperdrive.cache.policy import Policy
 from hyperdrive.metrics import Saved
 from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import BIND, PARSE, QUERY
-from hyperdrive.proxy.asked import Read, glanced_key, has_clock_value, is_select, read_of
+from hyperdrive.proxy.asked import Read, glanced_key, has_clock_value, is_select, read_of, values_of
 from hyperdrive.proxy.waiting import Waiting
 from hyperdrive.proxy.who import level_of
 from hyperdrive.sql.introspection import may_be_introspection
+from hyperdrive.sql.lists import has_clock_word
 from hyperdrive.sql.resolve import Cacheable
 from hyperdrive.sql.rules import Refused, Rule
 from hyperdrive.sql.verdict import SCREENED, Command, Isolation
@@ -241,6 +242,8 @@ class Reader(Waiting):
         return self._ask_known(session, read)
 
     def _ask_known(self, session: ClientSession, read: Read) -> bool:
+        if read.parameters_at and any(map(has_clock_word, filter(None, values_of(read.data, read.parameters_at)))):
+            return self.bypass(Rule.CLOCK_WORD, "a parameter")  # of whatever type, as its client says
         entry = self._space.entries.get(read.key)
         now = self._now()
         is_fresh = entry is not None and entry.is_valid() and entry.sent_at > self._floor.since

@@ -2,8 +2,10 @@
 
 ``is_introspection`` says whether the answer to a text can only change with the schema epoch, the settings, the role and the server's
 version: then the origin need not be asked again within an epoch. It is a matter of round trips, and works without the cache of
-reads, which refuses catalogs. Pure; knows no session. A look at words proves it: whatever could make the answer depend on more
-occurs nowhere in the text, not even in a literal.
+reads, which refuses catalogs. Pure; knows no session.
+
+Words of what moves may occur nowhere in the text, not even in a literal, however it is spelt; functions and types that are named are
+among those that are known to hold still, so that no clock can be made of pieces. What a parameter says is for the caller to look at.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
+from hyperdrive.sql.builtins import STABLE
+from hyperdrive.sql.functions import HIDES_RELATIONS
 from hyperdrive.sql.grammar import parse_tree
 from hyperdrive.sql.parse import parse
 from hyperdrive.sql.touched import touched
@@ -45,6 +49,38 @@ _MOVING: Final = re.compile(
     rb"|attstattarget|ctid|xmin|xmax|cmin|cmax|tablesample|last_value|nextval|currval|lastval)\b"
 )
 
+_HOLDING: Final = frozenset(
+    """aclexplode array_to_json array_to_string bit bool bpchar bytea char col_description concat concat_ws convert convert_from convert_to
+    current_database current_schema current_schemas current_user enum_first enum_last enum_range extract float4 float8 format format_type
+    generate_series getdatabaseencoding int2 int4 int8 interval json json_agg json_build_array json_build_object json_object_agg jsonb
+    jsonb_agg jsonb_build_array jsonb_build_object jsonb_object_agg length name numeric obj_description oid oidvectortypes
+    pg_char_to_encoding pg_client_encoding pg_collation_for pg_collation_is_visible pg_column_is_updatable pg_conversion_is_visible
+    pg_describe_object pg_encoding_to_char pg_function_is_visible pg_get_constraintdef pg_get_expr pg_get_function_arg_default
+    pg_get_function_arguments pg_get_function_identity_arguments pg_get_function_result pg_get_function_sqlbody pg_get_functiondef
+    pg_get_indexdef pg_get_keywords pg_get_partition_constraintdef pg_get_partkeydef pg_get_ruledef pg_get_serial_sequence
+    pg_get_statisticsobjdef pg_get_triggerdef pg_get_userbyid pg_get_viewdef pg_has_role pg_identify_object
+    pg_index_column_has_property pg_index_has_property pg_indexam_has_property pg_opclass_is_visible pg_operator_is_visible
+    pg_opfamily_is_visible pg_options_to_table pg_relation_is_updatable pg_sequence_parameters pg_statistics_obj_is_visible
+    pg_table_is_visible pg_ts_config_is_visible pg_ts_dict_is_visible pg_ts_parser_is_visible pg_ts_template_is_visible
+    pg_type_is_visible pg_typeof quote_literal quote_nullable row_to_json session_user shobj_description text to_json to_jsonb
+    to_regclass to_regcollation to_regnamespace to_regoper to_regoperator to_regproc to_regprocedure to_regrole to_regtype varchar
+    version""".split()
+) | {name.decode() for name in STABLE if name.startswith((b"has_", b"reg"))}
+"""STABLE functions that tell of the schema, of settings and of their arguments, and of nothing else."""
+_FORBIDDEN: Final = ({name.decode() for name in STABLE} | {name.decode() for name in HIDES_RELATIONS}) - _HOLDING
+_TYPES: Final = frozenset(
+    """int2 int4 int8 smallint integer bigint int oid name text varchar bpchar char bool boolean float4 float8 numeric json jsonb bytea
+    regclass regtype regproc regprocedure regnamespace regrole regoper regoperator regcollation regconfig regdictionary xid
+    int2vector oidvector uuid aclitem pg_node_tree cardinal_number sql_identifier character_data yes_or_no""".split()
+)
+"""What values are cast to. A clock's word becomes a time in none of them; it might in somebody's own."""
+_CLASS_COLUMNS: Final = frozenset(
+    """oid tableoid relname relnamespace reltype reloftype relowner relam reltablespace reltoastrelid relhasindex relisshared
+    relpersistence relkind relnatts relchecks relhasoids relhaspkey relhasrules relhastriggers relhassubclass relrowsecurity
+    relforcerowsecurity relispopulated relreplident relispartition relrewrite relacl reloptions relpartbound""".split()
+)
+"""Columns of pg_class that VACUUM and ANALYZE leave alone."""
+
 
 def may_be_introspection(sql: bytes) -> bool:
     """A first look, for less than a microsecond: whether it is worth another one."""
@@ -72,20 +108,51 @@ def is_introspection(sql: bytes, verdict: Verdict) -> bool:
         return False
     try:
         tree = parse_tree(sql.decode())
-        return all(map(_is_schema, _relations(tree, frozenset()))) and not _shows_whole_rows(tree, _aliases(tree))
+        return (
+            not _MOVING.search(" ".join(_strings(tree)).lower().encode())
+            and all(map(_is_schema, _relations(tree, frozenset())))
+            and all(map(_is_held, _nodes(tree, "typeName")))
+            and _FORBIDDEN.isdisjoint(_called(tree))
+            and not _shows_whole_rows(tree, _aliases(tree))
+        )
     except RecursionError:
         return False
 
 
 def names_called(sql: bytes) -> frozenset[str]:
     """Names by which the introspection *sql* may call functions: as such, or as if they were columns of a row."""
-    names: set[str] = set()
-    for statement in parse_tree(sql.decode())["stmts"]:
-        ((node, tree),) = statement["stmt"].items()
-        found = touched(node, tree)
-        names.update(call.names[-1] for call in found.calls if call.names)
-        names |= found.attributes
+    tree = parse_tree(sql.decode())
+    names = set(_called(tree))
+    for statement in tree["stmts"]:
+        ((node, query),) = statement["stmt"].items()
+        names |= touched(node, query).attributes
     return frozenset(names)
+
+
+def _called(tree: Any) -> Iterator[str]:
+    for statement in tree["stmts"]:
+        ((node, query),) = statement["stmt"].items()
+        for call in touched(node, query).calls:
+            if call.names:
+                yield call.names[-1]
+
+
+def _strings(tree: Any) -> Iterator[str]:
+    """Names and literals as the parser has read them, without escapes."""
+    if isinstance(tree, list):
+        for item in tree:
+            yield from _strings(item)
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            if isinstance(value, str):
+                yield value
+            else:
+                yield from _strings(value)
+
+
+def _is_held(type_name: dict[str, Any]) -> bool:
+    names = [part["String"].get("sval", "") for part in type_name.get("names", ())]
+    return bool(names) and names[:-1] in ([], ["pg_catalog"], ["information_schema"]) and names[-1] in _TYPES
 
 
 def _relations(tree: Any, scope: frozenset[str]) -> Iterator[Relation]:
@@ -129,14 +196,19 @@ def _aliases(tree: Any) -> frozenset[str]:
 
 
 def _shows_whole_rows(tree: Any, aliases: frozenset[str]) -> bool:
-    """Whether a whole row of a table by one of these *aliases* may be meant: ``*``, ``c.*``, or ``c``."""
+    """Whether more of pg_class, by one of these *aliases*, may be meant than its steady columns: ``*``, ``c.*``, ``c``, ``c.text``."""
     if not aliases:
         return False
+    if any("colnames" in node.get("alias", ()) for node in _nodes(tree, "RangeVar")):
+        return True  # other names for its columns
     for node in _nodes(tree, "ColumnRef"):
         first = node["fields"][0].get("String", {}).get("sval")
-        is_star = "A_Star" in node["fields"][-1]
-        if first in aliases and (is_star or len(node["fields"]) == 1):
+        if first in aliases and (
+            len(node["fields"]) == 1 or node["fields"][-1].get("String", {}).get("sval") not in _CLASS_COLUMNS
+        ):
             return True
+    if any("alias" in join for join in _nodes(tree, "JoinExpr")):
+        return True  # by that name the row is among what is joined
     return any(_has_star(select) and _aliases(select.get("fromClause")) for select in _selects(tree))
 
 

@@ -284,3 +284,55 @@ async def test_what_becomes_of_indexes_is_seen_at_once(scene: CachedScene, cache
     before = [(await conn.query(asked)).rows for _ in range(2)]
     assert not (await conn.query(sql)).errors
     assert (await conn.query(asked)).rows not in before
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+@pytest.mark.parametrize(
+    ("sql", "value", "oid"),
+    [
+        ("select $1", "now", 1184),
+        ("select $1", " Now ", 1083),
+        ("select $1::text, pg_catalog.version()", "now", 0),
+        ("select $1::timestamptz", "now", 0),
+        ("select $1::text::timestamptz", "now", 25),
+        ("select ($1 || 'w')::timestamptz", "no", 0),
+        ("select extract(epoch from $1)", "now", 1184),
+        ("select date_trunc('microseconds', $1)", "now", 1184),
+    ],
+)
+async def test_a_clock_in_a_parameter_is_asked_each_time(
+    scene: CachedScene, cache: str, sql: str, value: str, oid: int
+) -> None:
+    conn = await ready(scene, cache)
+    scope = parse(sql, oids=[oid]) + bind("", [value]) + describe_portal() + execute() + sync()
+    seen = []
+    for _ in range(3):
+        before = trips(scene)
+        replies = await conn.scope(scope)
+        assert not replies.errors, replies
+        seen.append(replies.rows)
+        assert before < trips(scene)
+    assert seen[0] != seen[1] or value in str(seen[0])
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select j from (pg_class c join pg_type t on t.oid = c.reltype) j where c.relname = 'analyzed_rows'",
+        "select c.text from pg_class c where relname = 'analyzed_rows'",
+        "select rows from pg_class c (a, rows) where false union all select to_json(c) ->> 'reltuples' from pg_class c where relname = 'analyzed_rows'",
+        "select u&\"\\0072eltuples\" from pg_class where relname = 'analyzed_rows'",
+    ],
+)
+async def test_what_analyze_counts_is_not_known(scene: CachedScene, cache: str, sql: str) -> None:
+    await scene.sql(
+        "drop table if exists analyzed_rows; create table analyzed_rows as select from generate_series(1, 10)"
+    )
+    conn = await ready(scene, cache)
+    for _ in range(3):
+        direct = await scene.direct()
+        await direct.query("insert into analyzed_rows select from generate_series(1, 1000); analyze analyzed_rows")
+        # The row is the same but for what has been analyzed_rows: it is enough that it is that of now.
+        ours, theirs = await conn.query(sql), await direct.query(sql)
+        assert (ours.errors, ours.rows) == (theirs.errors, theirs.rows)

@@ -25,6 +25,9 @@ YES = [
     "with recursive t as (select oid from pg_type union all select oid from t where false) select oid from t",
     "with t as (select oid from pg_type), u as (select oid from t) select oid from u union select oid from t",
     "select t.*, c.relname from pg_type t left join pg_class c on c.oid = t.typrelid where t.typname = $1",
+    "select c.relname::text, c.oid::regclass, c.reloptions from pg_catalog.pg_class c where c.relkind = any(array['r', 'v']::\"char\"[])",
+    "select pg_catalog.pg_get_viewdef(c.oid, true), has_table_privilege(c.oid, 'select') from pg_class c",
+    "select data_type::information_schema.character_data from information_schema.columns",
     asyncpg.introspection.INTRO_LOOKUP_TYPES,
     asyncpg.introspection.TYPE_BY_NAME,
 ]
@@ -72,6 +75,32 @@ NO = [
     "select oid from pg_type where exists (with t as (select 1) select 1 from t) and exists (select 1 from t)",
     "with t as (select oid from pg_type) select oid from public.t",
     "with x as (delete from t returning 1) select 1 from pg_type",
+    # clocks made of pieces, or spelt otherwise
+    "select $1::timestamptz",
+    "select $1::text::timestamptz",
+    "select ('no' || 'w')::timestamptz",
+    "select cast('no' || 'w' as pg_catalog.date)",
+    "select timestamptz('no' || 'w')",
+    "select \"date\"(concat('no', 'w'))",
+    "select (array['no' || 'w'])::time[]",
+    "select ('[' || 'no' || 'w' || ',)')::tstzrange",
+    "select ('no' || 'w')::own_domain",
+    "select e'\\x6eow'::text",
+    "select u&'\\006eow'::text",
+    'select u&"\\006eow"()',
+    "select to_timestamp(1)",
+    "select pg_sequence_last_value(1)",
+    "select pg_get_publication_tables('p')",
+    "select table_to_xml('pg_catalog.pg_type', true, true, '')",
+    "select json_populate_record(null::own_row, $1)",
+    # what ANALYZE counts, by other names
+    "select x from pg_class c (a, b, x)",
+    "select j from (pg_class c join pg_type t on t.oid = c.reltype) j",
+    "select j.* from (pg_class c join pg_type t on t.oid = c.reltype) j",
+    "select c.text from pg_class c",
+    "select c.row_to_json from pg_class c",
+    'select u&"\\0072eltuples" from pg_class',
+    "table pg_class",
 ]
 
 

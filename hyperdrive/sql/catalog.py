@@ -327,6 +327,27 @@ class Catalog:
         for oid, function in rows.get("domain_calls", ()):
             self.domain_calls[oid].add(function)
 
+    def calls_of_type(self, type_: int) -> frozenset[int]:
+        """Functions of users that making a value of *type_* may call: those of the domain that it is, or that is within it."""
+        found: frozenset[int] | None = self.memo.get(("type", type_))
+        if found is None:
+            within: set[int] = set()
+            todo = [type_] if self.domain_calls else []
+            while todo:
+                oid = todo.pop()
+                if oid in within:
+                    continue
+                within.add(oid)
+                known = self.types.get(oid)
+                if known is not None:
+                    todo += [one for one in (known.base, known.element) if one]
+                    todo += self.columns.get(known.relation, {}).values()
+                if oid in self.ranges:
+                    todo.append(self.ranges[oid][0])
+            found = frozenset().union(*[self.domain_calls.get(oid, ()) for oid in within])
+            self.memo["type", type_] = found
+        return found
+
     # --- names ---
 
     def path(self, search_path: str, user: int, session_user_name: str | None = None) -> tuple[int, ...] | None:

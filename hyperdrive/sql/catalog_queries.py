@@ -97,10 +97,12 @@ union select o.polrelid::int8, p.refobjid::int8 from pg_depend p join pg_policy 
 union select r.ev_class::int8, p.refobjid::int8 from pg_depend p join pg_rewrite r on p.classid = 'pg_rewrite'::regclass
   and r.oid = p.objid join pg_class c on c.oid = r.ev_class and c.relkind = 'm'
   where p.refclassid = 'pg_proc'::regclass""",
-    # domain, function: what its checks call
+    # domain, function: what its checks and its default call
     "domain_calls": """
 select c.contypid::int8, p.refobjid::int8 from pg_depend p join pg_constraint c on p.classid = 'pg_constraint'::regclass
-  and c.oid = p.objid where p.refclassid = 'pg_proc'::regclass and c.contypid <> 0""",
+  and c.oid = p.objid where p.refclassid = 'pg_proc'::regclass and c.contypid <> 0
+union select t.oid::int8, p.refobjid::int8 from pg_depend p join pg_type t on p.classid = 'pg_type'::regclass
+  and t.oid = p.objid where p.refclassid = 'pg_proc'::regclass and t.typtype = 'd'""",
     # member, role, inherits: membership's own option from 16 on, before it the member's
     "memberships": """
 select m.member::int8, m.roleid::int8, r.rolinherit from pg_auth_members m join pg_roles r on r.oid = m.member""",

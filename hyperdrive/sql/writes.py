@@ -347,15 +347,14 @@ class _Closure:
             self.path = outer
 
     def _type(self, type_: Type) -> None:
-        if type_.kind == "d":
-            for oid in self.catalog.domain_calls.get(type_.oid, ()):
-                self._must_be_harmless(self.catalog.function_by_oid.get(oid))
+        for oid in self.catalog.calls_of_type(type_.oid):
+            self._must_be_harmless(self.catalog.function_by_oid.get(oid))
 
     def _calls_are_harmless(self, oid: int) -> bool:
         """Defaults, checks, index expressions, policies, the query of a materialized view; and the domains of its columns."""
         calls = set(self.catalog.hidden_calls.get(oid, ()))
         for type_ in self.catalog.columns.get(oid, {}).values():
-            calls |= self.catalog.domain_calls.get(type_, set())
+            calls |= self.catalog.calls_of_type(type_)
         return all(self._is_harmless(self.catalog.function_by_oid.get(call)) for call in calls)
 
     def _must_be_harmless(self, function: Function | None) -> None:

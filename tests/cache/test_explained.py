@@ -246,7 +246,7 @@ create function tells(int) returns int language plpgsql immutable as 'begin rais
 
 
 @pytest.mark.parametrize("shape", [_simple, _unnamed])
-async def test_a_function_that_lies_is_believed_for_its_answer_and_not_for_what_it_does(
+async def test_a_function_that_lies_is_believed_for_its_answer_and_not_for_what_it_does_to_a_session(
     scene: CachedScene, shape: Callable[[str, str], bytes]
 ) -> None:
     """Marked IMMUTABLE it changes settings all the same (xfunc-volatility): its answer is kept, and its server is reset before others."""

@@ -315,3 +315,72 @@ async def test_writes_past_us_are_bounded_by_age(scene: CachedScene) -> None:
     assert ("1", "v1") == (await conn.query(READS["t"])).rows[0]
     scene.clock.advance(76)
     assert ("1", "past us") == (await conn.query(READS["t"])).rows[0]
+
+
+HIDING = """
+drop schema if exists hiding cascade; create schema hiding; set search_path = hiding, public;
+create table seen (n int);
+create function writes() returns int language plpgsql as $$ begin insert into hiding.seen values (1); return 1; end $$;
+create function looks(int) returns bool language plpgsql as $$ begin insert into hiding.seen values ($1); return true; end $$;
+create domain given as int default writes();
+create domain given_on as given;
+create domain checked as int check (looks(value));
+create domain checked_on as checked check (value > 0);
+create type pair as (a int, b checked);
+create type span as range (subtype = checked);
+create domain pairs as pair[];
+create table rows (id int, v int);
+"""
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("given", None),
+        ("given_on", None),
+        ("checked", "1"),
+        ("checked_on", "1"),
+        ("checked[]", "'{1,2}'"),
+        ("pair", "'(1,2)'"),
+        ("pair[]", "'{\"(1,2)\"}'"),
+        ("pairs", "'{\"(1,2)\"}'"),
+        ("span", "'[1,2)'"),
+    ],
+)
+@pytest.mark.parametrize("how", ["insert", "cast"])
+async def test_what_a_domain_within_a_type_writes_is_noticed(
+    scene: CachedScene, column: str, value: str | None, how: str
+) -> None:
+    """Its default and its checks call functions, wherever in the column's type it stands."""
+    await scene.sql(HIDING + f"alter table rows add column hides {column}")
+    write = (
+        "insert into hiding.rows (id) values (1)"
+        if value is None
+        else f"insert into hiding.rows values (1, 1, {value})"
+    )
+    if how == "cast":
+        write = f"select ({value or 'null'})::hiding.{column}" if value else "select 1 from hiding.rows"
+    try:
+        conn, other = await scene.client(), await scene.client()
+        sql = "select count(*) from hiding.seen"
+        assert "hit" == (await scene.ask_twice(conn, sql))[0]
+        assert not (await other.query(write)).errors
+        assert (await conn.query(sql)).rows == [(await scene.ask(sql),)]
+    finally:
+        await scene.sql("drop schema hiding cascade")
+
+
+async def test_a_mark_that_lies_is_believed_about_writes_unless_the_switch_says_no(scene: CachedScene) -> None:
+    """IMMUTABLE, and writes by a VOLATILE function that it calls (xfunc-volatility): the operator decides whether marks are trusted."""
+    liar = "create function hiding.lies(int) returns int language plpgsql immutable as $$ begin perform hiding.writes(); return 1; end $$"
+    await scene.sql(HIDING + liar)
+    try:
+        await scene.start(cache_trust_immutable=False)
+        conn, other = await scene.client(), await scene.client()
+        sql = "select count(*) from hiding.seen"
+        assert "hit" == (await scene.ask_twice(conn, sql))[0]
+        await other.query("update hiding.rows set v = 1")
+        assert not (await other.query("insert into hiding.rows values (hiding.lies(1), 1)")).errors
+        assert (await conn.query(sql)).rows == [("1",)]
+    finally:
+        await scene.sql("drop schema hiding cascade")

@@ -117,7 +117,7 @@ class ClientSession(Endings):
             out.append(self._begin(held, server))
         elif self.live is not None and self.live.settings:
             out.append(self._send_settings(self.live, server))
-        if self._portal_behind is not None:
+        if self._portal_behind is not None and ops:
             self._settle_portal(server, out)
         goes_ahead = bool(server.queue) and server.queue[-1] in replies.HELD
         mark = len(out), len(server.queue)

@@ -114,6 +114,7 @@ class ClientSession(Endings):
             self._read_ahead(server, out, may=at_rest and not self._resent and not self.is_opaque)
         held, self.held = self.held, None
         if held is not None:
+            self._portal_behind = None  # it brings its own along
             out.append(self._begin(held, server))
         elif self.live is not None and self.live.settings:
             out.append(self._send_settings(self.live, server))
@@ -375,7 +376,7 @@ class ClientSession(Endings):
             if not server.open_scope and server.status != FAILED and verdict.kind is not Kind.DISCARD_ALL:
                 reply = self._local(verdict)
                 self.unnamed = None  # as any Query does
-                self._portal_behind = b""
+                self._portal_behind = b"" if server.status != IDLE else None
                 server.queue.append(fake(reply + messages.ready_for_query(server.status)))
                 return True
         if verdict is not None and verdict.kind is Kind.DEALLOCATE and server.queue and not server.open_scope:

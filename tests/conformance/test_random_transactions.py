@@ -137,6 +137,7 @@ def masked(lines: list[str], parameters: dict[str, str]) -> list[str]:
 @example(number=11003, phrases=[620], logins=[{}, {}], servers=1, isolates=False)
 @example(number=265, phrases=[1720, 83], logins=[{}, {}], servers=1, isolates=False)
 @example(number=3456, phrases=[1860, 228], logins=[{}, {}], servers=1, isolates=False)
+@example(number=908, phrases=[669, 6005], logins=[{}, {}], servers=1, isolates=False)
 @settings(
     max_examples=EXAMPLES,
     derandomize=not SOAK,

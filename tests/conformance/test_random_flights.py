@@ -7,6 +7,7 @@ thousands.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from hyperdrive.testing.frontend import (
     sync,
 )
 from hyperdrive.testing.transcript import transcript
-from hyperdrive.testing.wire import ConnectionClosed, connect
+from hyperdrive.testing.wire import ConnectionClosed, LoginFailed, connect
 from tests.conformance.disturbing import Disturber
 
 SOAK = bool(os.environ.get("HYPERDRIVE_SOAK"))
@@ -195,7 +196,11 @@ async def test_a_flight_is_answered_as_by_its_server(
 
     flights = flights_of(number, picks)
     note("\n".join(" | ".join(flight.said) for flight in flights))
-    expected = await talk(stage.origin_url, stage.origin_url, flights, None)
+    try:
+        expected = await talk(stage.origin_url, stage.origin_url, flights, None)
+    except LoginFailed:  # one in some thousands takes PostgreSQL itself down (57P03 while it recovers)
+        expected = ["!!"]
+        await asyncio.sleep(1)
     assume("!!" not in "".join(expected))  # two BEGIN in one scope, say, end PostgreSQL's own session (XX000)
     # A talk that pins its server leaves the disturber the other one.
     async with running_proxy(stage.origin_url, pool_size=2, min_pool_size=0, max_prepared_statements=limit) as proxy:

@@ -193,8 +193,11 @@ class PoolCache:
         """*server* has told its defaults. If those of now are others, answers of older servers are worth nothing to anybody."""
         server.baseline = baseline
         before, self.baseline = self.baseline, baseline
+        if not before or before == baseline:
+            return
+        self.context.defaults = None
         now = self.cache.now()
-        if before and before != baseline and now >= self._reconnect_at:
+        if now >= self._reconnect_at:
             log.info("= %s: defaults of settings have changed", self.context.pool.key)
             self._reconnect_at = now + RECONNECT_SECONDS
             self.context.pool.reconnect()

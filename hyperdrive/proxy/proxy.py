@@ -444,7 +444,7 @@ class Proxy:
             StatementRegistry(),
             max_statements=self.settings.max_statements,
             pin_unknown=self.settings.pin_unknown,
-            defaults_changed=self.pools.reconnect,
+            defaults_changed=self._defaults_changed,
             schema_changed=partial(self._changed_here, key.database),
             switches=self.settings.switches_for(mode),
             saved=stats.origin_round_trips_saved,
@@ -475,6 +475,12 @@ class Proxy:
             context.cache = None
             context.pipe.is_read_only = lambda texts, label: False
             context.pipe.is_builtin = lambda function: False
+
+    def _defaults_changed(self) -> None:
+        """A client changed what later sessions begin with: new servers tell what that is."""
+        for context in self._contexts.values():
+            context.defaults = None
+        self.pools.reconnect()
 
     def _changed_here(self, database: str) -> None:
         """A client changed the schema. With the cache on, its writes are noted, and end the epoch in their place."""
@@ -535,6 +541,7 @@ class Proxy:
             await context.learn_defaults(server)
             if context.cache is not None:
                 await self._ask_defaults(context.cache, server)
+                await context.learn_defaults(server)  # again, if they have turned out to be others than before
         except BaseException:
             # Nobody knows of it yet: if it is not closed here, it never is.
             server.transport.abort()

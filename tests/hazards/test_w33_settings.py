@@ -227,6 +227,24 @@ async def test_w37_search_path_changed_by_a_function_does_not_leak(scene: Scene)
     assert (await b.scope(bind("s") + execute() + S)).rows == []
 
 
+@pytest.mark.parametrize("cache", ["off", "on"])
+async def test_w40_a_default_that_a_client_changes_is_asked_anew(scene: Scene, cache: str) -> None:
+    """No server reports it; what it was before is worth nothing to the transactions that begin now."""
+    await scene.start(cache=cache)
+    a = await scene.client()
+    level = "show transaction_isolation"
+    try:
+        for expected in ("serializable", "repeatable read"):
+            await a.query(f"alter database hazards set default_transaction_isolation = '{expected}'")
+            for client in (a, await scene.client()):
+                assert await client.value(level) == expected
+                await client.query("begin")
+                assert await client.value(level) == expected
+                await client.query("rollback")
+    finally:
+        await scene.sql("alter database hazards reset default_transaction_isolation")
+
+
 @pytest.mark.parametrize(
     "sql",
     [

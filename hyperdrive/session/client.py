@@ -106,7 +106,7 @@ class ClientSession(Endings):
         server.look_closer()
         at_rest = server.is_at_rest and self.live is None
         if not server.queue:
-            self._clears, self._deciding = False, None
+            self._clears, self._deciding, self._evicted = False, None, None
         elif self._clears and not server.open_scope:
             return b""  # names and values that the origin is about to drop have to be seen dropped first
         out = self._restore(server) if at_rest else []
@@ -408,11 +408,16 @@ class ClientSession(Endings):
                 server.queue.append(Expected("Q", Action.INSTEAD, payload=messages.command_complete(tag), watch=watch))
                 return True
         out.append(raw)
+        before = self.unnamed, self.unnamed_verdict
         self.unnamed = server.unnamed = None
         if self._portals:
             self._portals.pop(b"", None)
         if verdict is not None and verdict.is_plain:
-            server.queue.append(replies.QUERY)
+            entry = replies.QUERY
+            if server.open_scope:  # which may fail, and then this is skipped
+                entry = Expected("Q")
+                entry.before = (None, *before)
+            server.queue.append(entry)
             return True
         if verdict is not None and not server.queue and self.journal.is_untouched and verdict.kind in _PLAIN_ENDS:
             server.queue.append(_PLAIN_ENDS[verdict.kind])

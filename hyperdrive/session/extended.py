@@ -20,12 +20,12 @@ from hyperdrive.errors import (
     WrongParameters,
 )
 from hyperdrive.pgwire import messages
-from hyperdrive.pgwire.framing import QUERY, read_length
+from hyperdrive.pgwire.framing import BIND, DESCRIBE, EXECUTE, QUERY, read_length
 from hyperdrive.session import replies
 from hyperdrive.session.answers import tag_of
 from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
 from hyperdrive.session.failures import ABORTED_TEXT
-from hyperdrive.session.held import STANDS_IN, portal_behind
+from hyperdrive.session.held import portal_behind
 from hyperdrive.session.known import may_end_epoch
 from hyperdrive.session.noted import note
 from hyperdrive.session.outcome import PREPARED, Parameters, Watch
@@ -43,6 +43,8 @@ _POISON_BIND: Final = messages.bind(b"", POISON)
 _SCRATCH: Final = b"_hd_taken"
 """A statement of ours, for a look at a text whose name is taken: the client's unnamed one stays where it is."""
 _SCRATCH_CLOSE: Final = messages.close(b"S", _SCRATCH)
+_GONE: Final = _SCRATCH_CLOSE + messages.parse(_SCRATCH, b"") + messages.parse(b"", b"DEALLOCATE " + _SCRATCH)
+"""A DEALLOCATE that frees what only it needs."""
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 
@@ -106,16 +108,34 @@ class Extended(Sharing):
         a Query. ``None``: what the server has is what the client believes."""
 
     def _settle_portal(self, server: ServerSession, out: list[bytes]) -> None:
-        """Let the server have the unnamed portal that the client believes in, unless the batch begins with a Query, which takes it: what binds
-        another may fail before."""
-        behind, self._portal_behind = self._portal_behind or b"", None
-        if self.ops[0][0] == QUERY:
+        """Let the server have the unnamed portal that the client believes in, if the batch is about to use it.
+
+        One that is closed is so from now on, whatever the batch is, as what binds another may fail before; but a Query takes it anyway.
+        """
+        behind = self._portal_behind or b""
+        if self.ops[0][0] == QUERY or (behind and self.whole is not None):
+            self._portal_behind = None
             return
+        if behind:
+            first = self._first_of_unnamed_portal()
+            if not first:
+                return
+            if first == BIND:
+                self._portal_behind = None
+                return
         data, entries = portal_behind(behind if server.status != FAILED else b"")
         out.append(data)
         server.queue.extend(entries)
         server.unnamed = None
         server.attention = True
+        self._portal_behind = None
+
+    def _first_of_unnamed_portal(self) -> int:
+        """The first message of the batch that is about the unnamed portal; 0: there is none."""
+        for kind, raw, _ in self.ops:
+            if raw[5:6] == b"\0" if kind in (BIND, EXECUTE) else kind == DESCRIBE and raw[5:] == b"P\0":
+                return kind
+        return 0
 
     def _fail(self, error: ClientError, server: ServerSession, out: list[bytes]) -> None:
         """Fail the scope on both sides with an error that the origin does not know of (§1, the poison scope)."""
@@ -163,7 +183,7 @@ class Extended(Sharing):
             server.queue.append(entry)
             self.unnamed = server.unnamed = raw
             self.unnamed_verdict = verdict
-            self._unnamed_here = True
+            self._unnamed_here, self._unnamed_settled = True, None
             return
         name, body_at = name_at(raw, 5)
         key = name[:NAME_BYTES]
@@ -195,6 +215,13 @@ class Extended(Sharing):
         entry = Expected("P", statement=shared, name=key, named=named)
         entry.epoch = self._learns_in(server)
         named.is_renewed = self._send_parse(shared, entry, server, out, again=present is not None)
+
+    @staticmethod
+    def _no_unnamed(server: ServerSession) -> Exception:
+        """What there is to say if the client has no unnamed statement: unless what took it away may be skipped yet."""
+        if any(entry.before is not None and entry.before[0] is None for entry in server.queue):
+            return WAIT
+        return UnknownStatement("unnamed prepared statement does not exist")
 
     def _lacks_in_failed(self, name: bytes, server: ServerSession) -> tuple[Verdict, bytes, bytes] | None:
         """A statement that a server in a failed transaction does not have: its verdict, what its client was told of its parameters, and the
@@ -259,7 +286,7 @@ class Extended(Sharing):
         self._refuse_bind(raw, name, rest, server)
         if not name:
             if self.unnamed is None:
-                raise UnknownStatement("unnamed prepared statement does not exist")
+                raise self._no_unnamed(server)
             self._send_unnamed(server, out)
             verdict = self.unnamed_verdict
             self._lend_for(verdict, server, out)
@@ -320,7 +347,7 @@ class Extended(Sharing):
             return
         if not name:
             if self.unnamed is None:
-                raise UnknownStatement("unnamed prepared statement does not exist")
+                raise self._no_unnamed(server)
             self._send_unnamed(server, out)
             self._lend_for(self.unnamed_verdict, server, out)
             out.append(raw)
@@ -381,7 +408,8 @@ class Extended(Sharing):
         if portal:
             out.append(messages.close(b"P", portal))
             server.queue.append(replies.SKIP_CLOSE)
-        out += [messages.parse(b"", STANDS_IN), messages.bind(portal, b""), messages.execute(portal)]
+        out += [_GONE, messages.bind(portal, b""), messages.execute(portal)]
+        server.queue += [replies.SKIP_CLOSE, Expected("P", Action.SKIP, name=_SCRATCH)]
         server.queue += [Expected(step, Action.SKIP, name=b"") for step in "PBE"]
         server.unnamed = None
         self._bound_here = self._bound_here - {portal}  # run once more it is the origin's

@@ -188,6 +188,8 @@ def portal_of(statement: Statement) -> bytes:
 
 def portal_behind(sql: bytes) -> tuple[bytes, list[Expected]]:
     """What leaves the unnamed portal at a server as a run of *sql* by the extended protocol does, or, if that is empty, a Query: closed."""
+    if sql is STANDS_IN:
+        return _STANDS_IN, list(_STEPS) * 2
     return (_run(sql), list(_STEPS)) if sql else (_CLOSE, [replies.HELD_CLOSE])
 
 
@@ -200,8 +202,10 @@ def _run_apart(sql: bytes) -> bytes:
 
 _CLOSE: Final = messages.close(b"P")
 """The portal of a run would outlive it, and the client has none."""
-STANDS_IN: Final = b"UNLISTEN _hd"
-"""Does nothing, takes no snapshot, also on a standby, and leaves the portal of a statement that gives no rows."""
+STANDS_IN: Final = b"RELEASE _hd"
+"""Behind its SAVEPOINT: does nothing, takes no snapshot, also on a standby, and leaves the portal of a statement that gives no rows. Only
+in a transaction block, which may be prepared afterwards: not so behind UNLISTEN (sql-prepare-transaction)."""
+_STANDS_IN: Final = _run(b"SAVEPOINT _hd") + _run(STANDS_IN)
 _STEPS: Final = (replies.HELD_PARSE, replies.HELD_BIND, replies.HELD_EXECUTE)
 
 

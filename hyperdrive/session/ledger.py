@@ -136,7 +136,7 @@ class Ledger:
             if head.kind == "P" and head.before is not None and head.action is not Action.SKIP:
                 head.before = head.before[0], None, None  # it takes away what was there, whatever becomes of it
             self._skip_to_sync()
-        if _makes_unnamed(head) and head.before is None and not self._unmake(None, None, None):
+        if _makes_unnamed(head) and head.before is None and not self._forgets_unnamed():
             self.unnamed = None
             if self.client is not None and head.action is not Action.SKIP:  # what we Parse again the client still has
                 self.client.unnamed = None
@@ -162,16 +162,15 @@ class Ledger:
             return None
         return b""
 
-    def _unmake(self, made: bytes | None, before: bytes | None, verdict: object) -> bool:
-        """The unnamed statement *made* has not come to be (``None``: that of a scope in one piece): who counts on it to be there if he is
-        skipped himself has *before*. ``True`` if a later scope of the flight makes one anew."""
+    def _forgets_unnamed(self) -> bool:
+        """The unnamed statement of a scope in one piece has not come to be. ``True`` if a later scope of the flight makes one anew."""
         for entry in self.queue:
-            if entry.before is not None and (made is None or entry.before[1] is made):
-                entry.before = entry.before[0], before, verdict
+            if entry.before is not None:
+                entry.before = entry.before[0], None, None
                 return entry.kind == "P"
-            if made is None and _makes_unnamed(entry):
+            if _makes_unnamed(entry):
                 return True
-        return any(map(_makes_unnamed, self.queue))
+        return False
 
     def _may_resend(self, head: Expected, sqlstate: str | None) -> bool:
         """Whether the scope failed, before anything ran, for a reason that the client need not know: then it goes out again.
@@ -214,14 +213,28 @@ class Ledger:
             dropped.append(queue.popleft())
         for entry in reversed(dropped):
             self._drop(entry)
+        self._relink(dropped)
         if not queue and self.client is not None:
             self.client.skip_rest()
+
+    def _relink(self, dropped: list[Expected]) -> None:
+        """Unnamed statements that were to be made have not been: the first one behind them takes the place of what was there before."""
+        gone = {
+            id(entry.before[0]): entry.before[1:]
+            for entry in dropped
+            if entry.before is not None and entry.before[0] is not entry.before[1]
+        }
+        later = next((entry for entry in self.queue if entry.before is not None), None) if gone else None
+        if later is None or later.before is None:
+            return
+        made, before, verdict = later.before
+        while before is not None and id(before) in gone:
+            before, verdict = gone[id(before)]
+        later.before = made, before, verdict
 
     def _drop(self, entry: Expected) -> None:
         if _makes_unnamed(entry):
             self.unnamed = None  # what it has may be another one than its client's
-            if entry.before is not None:
-                self._unmake(*entry.before)
         if entry.kind == "C" and entry.statement is not None:
             self.statements[entry.statement] = False  # not closed after all
         # A Parse that was skipped leaves its statement as ``False``: it may be there from before, so it is closed first.

@@ -51,14 +51,26 @@ WAIT: Final = WaitError()
 class Sharing(Answers):
     """The part of a client session that sees to it that a server has its statements."""
 
-    __slots__ = ("_deciding", "_on_its_way", "_parsed_here", "_unnamed_here", "_unnamed_told")
+    __slots__ = (
+        "_deciding",
+        "_evicted",
+        "_on_its_way",
+        "_parsed_here",
+        "_unnamed_here",
+        "_unnamed_settled",
+        "_unnamed_told",
+    )
 
     def __init__(self, pipe: Pipe, base: Label, told: Mapping[bytes, bytes]) -> None:
         super().__init__(pipe, base, told)
         self._parsed_here: set[SharedStatement] | None = None
         """Statements that were Parsed in the scope being composed."""
         self._unnamed_here = False
-        """In the scope being composed the unnamed statement was Parsed, or found to hang on nothing that is outstanding."""
+        """The unnamed statement was Parsed in the scope being composed."""
+        self._unnamed_settled: bytes | None = None
+        """The unnamed statement that has been found to hang on nothing that is outstanding."""
+        self._evicted: set[SharedStatement] | None = None
+        """Statements that were closed to make room, and may be there yet."""
         self._deciding: dict[bytes, Expected] | None = None
         """Names that a Close frees, or that SQL makes or frees at the origin (empty: all), to what is expected of it."""
         self._unnamed_told: _Told | None = None
@@ -77,7 +89,7 @@ class Sharing(Answers):
         types: bytes = b"",
     ) -> bool:
         """Returns whether the server may have it already."""
-        if again or any(gone.kind == "C" and gone.statement is shared for gone in server.queue):
+        if again or (self._evicted is not None and shared in self._evicted):
             # Sent, or closed, in an earlier scope whose fate is open: closing first makes this right whatever that is.
             again = True
             out.append(messages.close(b"S", shared.name))
@@ -101,9 +113,12 @@ class Sharing(Answers):
         excess = len(server.statements) + 1 - self.pipe.max_statements
         if excess <= 0:
             return
+        if self._evicted is None:
+            self._evicted = set()
         busy = {entry.statement for entry in server.queue if entry.statement is not None}
         for old in [s for s in server.statements if s not in busy][:excess]:
             del server.statements[old]
+            self._evicted.add(old)
             out.append(messages.close(b"S", old.name))
             server.queue.append(Expected("C", Action.SKIP, statement=old))
 
@@ -171,11 +186,10 @@ class Sharing(Answers):
         """See to it that *server* has the client's unnamed statement, and that it still is what the client was told (W-21, W-26)."""
         parse, told = self.unnamed, self._unnamed_told
         assert parse is not None
-        if not self._unnamed_here and any(
-            entry.before is not None and entry.before[0] is parse for entry in server.queue
-        ):
-            raise WAIT  # if that is skipped it is another one, and the server may have somebody else's
-        self._unnamed_here = True
+        if not self._unnamed_here and self._unnamed_settled is not parse:
+            if any(entry.before is not None and entry.before[0] is parse for entry in server.queue):
+                raise WAIT  # if that is skipped it is another one, and the server may have somebody else's
+            self._unnamed_settled = parse
         if server.unnamed is parse:
             return
         if told is None or told.parse is not parse:
@@ -187,7 +201,8 @@ class Sharing(Answers):
         entry.before = (parse, parse, self.unnamed_verdict)
         server.queue.append(entry)
         server.unnamed = parse
-        server.open_scope = True
+        self._unnamed_settled = None
+        server.open_scope = self._unnamed_here = True
         if told is None or told.named.told in (None, messages.NO_DATA):
             return
         if told.named.epoch != self.pipe.epoch:

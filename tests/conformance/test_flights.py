@@ -486,6 +486,52 @@ FLIGHTS = [
             say(run() + S),
         ],
     ),
+    *[
+        Script(
+            f"a transaction that is prepared behind {name}, where somebody has listened",
+            [
+                say(query("listen x"), client="b"),
+                say(query("unlisten *"), client="b"),
+                say(parse("select 1", "s1") + S),
+                say(run("s1") + S),
+                *steps,
+                say(query("prepare transaction 'flight'")),
+                say(query("rollback prepared 'flight'")),
+            ],
+            servers=2,
+        )
+        for name, steps in {
+            "a DEALLOCATE that was held": [
+                say(parse("begin") + run() + S),
+                say(parse("deallocate s1") + run() + S),
+                say(parse("insert into t values (7, 'x')") + run() + S),
+            ],
+            "a DEALLOCATE": [
+                say(query("begin")),
+                say(query("insert into t values (7, 'x')")),
+                say(parse("deallocate s1") + run() + S),
+            ],
+            "a SET": [
+                say(query("begin")),
+                say(parse("set local timezone = 'utc'") + run() + S),
+                say(query("commit")),
+                say(query("begin")),
+                say(query("insert into t values (7, 'x')")),
+                say(parse("set local timezone = 'utc'") + run() + S),
+                say(describe_portal() + S),
+            ],
+        }.items()
+    ],
+    Script(
+        "a query that was skipped in a scope that failed",
+        [
+            say(BY_ZERO),
+            say(parse("select 'kept'") + S),
+            say(run("by_zero") + query("select 2") + S),
+            say(run() + S),
+            say(run("by_zero") + query("select 2") + S + run() + S, 2),
+        ],
+    ),
     Script(
         "a query in a scope that is not ended",
         [

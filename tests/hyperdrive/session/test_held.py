@@ -58,7 +58,7 @@ def test_begin_in_the_extended_protocol_is_answered_message_by_message() -> None
     [
         ([extended("savepoint a")], ahead("begin", "savepoint a", closes=False)),
         ([extended("savepoint a"), query("savepoint b")], ahead("begin", "savepoint a", "savepoint b")),
-        ([query("savepoint a"), extended("release a")], ahead("begin", "UNLISTEN _hd", closes=False)),
+        ([query("savepoint a"), extended("release a")], ahead("begin", "SAVEPOINT _hd", "RELEASE _hd", closes=False)),
         ([query("savepoint a"), extended("rollback to a")], ahead("begin", "savepoint a")),
         ([extended("show timezone")], ahead("begin", "show timezone", closes=False)),
         ([extended("show timezone"), query("show timezone")], ahead("begin")),

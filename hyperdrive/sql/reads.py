@@ -357,6 +357,7 @@ class _Walk:
         self.parameters = max(self.parameters, number)
 
     def _indirection(self, value: Tree) -> None:
+        argument = value.get("arg", _NO_NODE)
         for part in value["indirection"]:
             if "String" in part:
                 name = part["String"].get("sval", "")
@@ -364,6 +365,10 @@ class _Walk:
                     raise _Found(Rule.SYSTEM_COLUMN, name, "leave the system column out")
                 self.attributes["", name] = None
                 self.columns[name] = None
+                # `(x).date` is a cast, if x is no row (verified on 16, 18): judged like `date(x)`.
+                self.types.append(((name,), False, argument, True))
+                self.open = self.open or _needs_source(argument)
+                argument = _NO_NODE  # whatever comes out of it
             elif "A_Star" in part:
                 self.has_star = True
         self.has_star = True  # a row, or an element of a composite type

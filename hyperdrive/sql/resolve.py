@@ -360,9 +360,15 @@ class _Resolver:
             types = inference.types(conversion.source)
             if types == frozenset((type_.oid,)):
                 continue  # it is of that type already
+            if conversion.is_call and types and all(self._has_field(oid, conversion.names[-1]) for oid in types):
+                continue  # no cast, but a field of a row
             if types is None or any(self.audit.holds_text(oid) for oid in types):
                 return self._runtime(conversion)
         return None
+
+    def _has_field(self, oid: int, name: str) -> bool:
+        type_ = self.catalog.types.get(oid)
+        return type_ is not None and type_.kind == "c" and name in self.catalog.columns.get(type_.relation, {})
 
     def _runtime(self, conversion: Conversion) -> Refused:
         name = ".".join(conversion.names)

@@ -85,7 +85,7 @@ R15_CAST = [
 ]
 R15_TYPE = [
     "select 't'::regclass", "select $1::regtype", "select c from treg", "select * from ttz", "select tz from ttz", "select '10:00'::timetz",
-    "select hour::timetz from t", "select 1::shaky_domain", "select p from shaky_typed", "select shaky_domain(1)", "select 'x'::nowhere", "select null::aclitem",
+    "select hour::timetz from t", "select 1::shaky_domain", "select p from shaky_typed", "select shaky_domain(1)", "select 'x'::nowhere", "select null::aclitem", "select (1).shaky_domain", "select ('10:00').timetz",
 ]  # fmt: skip
 
 R16_CLOCK_WORD = [
@@ -103,6 +103,8 @@ R16_CLOCK_WORD = [
     "select * from json_table('[]'::jsonb, '$' columns (d date path '$'))", "select * from xmltable('/a' passing xml '<a/>' columns d date path '.')",
     "select xmlparse(content c)::text::date from txt", "select (array[c])[1]::date from txt", "select c::date[] from txt", "select (select txt from t limit 1)::timestamptz",
     "select least(c, 'x')::date from txt", "select * from t where ts = any (array[(select c from txt)]::timestamptz[])", "select row(c)::comp_date from txt",
+    "select (c).date from txt", "select (t.txt).timestamptz from t", "select ('tod' || 'ay').date", "select (c)._date from txt", "select (c).my_date from txt",
+    "select ((c)::text).date from txt", "select (array[c])[1].date from txt", "select (a.b).date from (select txt as b from t) a",
 ]  # fmt: skip
 
 VECTORS = [
@@ -138,6 +140,7 @@ CACHEABLE = [
     "select x.* from t cross join lateral (select t.v + 1 as y) x", "select * from unnest(array[1, 2]) with ordinality", "select * from t tablesample system (1) repeatable (1)",
     "select v from t where ts between $1 and $2", "select grouping(v), v from t group by rollup (v)", "select udef('2020-01-01'::timestamptz)", "select ts::my_date from t",
     "select now from (select 1 as now) x", "select xmlelement(name a, v), xmlforest(v) from t", "select t from t", "select (t).v from t",
+    "select (ts).date from t", "select ('2020-01-01').date", "select (x.c).a from (select row(now)::comp_date as c from (select null::date as now) y) x",
     "select nullif(v, 1), greatest(v, 2), coalesce(v, 3), case v when 1 then 'a' else 'b' end from t", "select v is null, v is not distinct from 3, not v > 3 from t",
     "select 'todayish'", "select 'nowhere'", "select * from only parent", "select interval '1 day' * 3", "select count(*) from t where d >= $1::date", "select other.t.id from other.t",
     "select json_value(j, '$.a'), json_query(j, '$.b'), json_exists(j, '$.c'), json_value(j, '$.d' returning int) from t", "select json_arrayagg(v), json_objectagg(txt: v returning jsonb) from t",

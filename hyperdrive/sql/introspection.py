@@ -74,6 +74,10 @@ _TYPES: Final = frozenset(
     int2vector oidvector uuid aclitem pg_node_tree cardinal_number sql_identifier character_data yes_or_no""".split()
 )
 """What values are cast to. A clock's word becomes a time in none of them; it might in somebody's own."""
+_FIELDS: Final = frozenset(
+    ("x", "n", "grantor", "grantee", "privilege_type", "is_grantable", "option_name", "option_value")
+)
+"""Of rows that functions of the schema return; by any other name ``(x).date`` may be a cast."""
 _CLASS_COLUMNS: Final = frozenset(
     """oid tableoid relname relnamespace reltype reloftype relowner relam reltablespace reltoastrelid relhasindex relisshared
     relpersistence relkind relnatts relchecks relhasoids relhaspkey relhasrules relhastriggers relhassubclass relrowsecurity
@@ -113,6 +117,7 @@ def is_introspection(sql: bytes, verdict: Verdict) -> bool:
             and all(map(_is_schema, _relations(tree, frozenset())))
             and all(map(_is_held, _nodes(tree, "typeName")))
             and _FORBIDDEN.isdisjoint(_called(tree))
+            and _FIELDS.issuperset(_fields(tree))
             and not _shows_whole_rows(tree, _aliases(tree))
         )
     except RecursionError:
@@ -135,6 +140,13 @@ def _called(tree: Any) -> Iterator[str]:
         for call in touched(node, query).calls:
             if call.names:
                 yield call.names[-1]
+
+
+def _fields(tree: Any) -> Iterator[str]:
+    for node in _nodes(tree, "A_Indirection"):
+        for part in node.get("indirection", ()):
+            if "String" in part:
+                yield part["String"].get("sval", "")
 
 
 def _strings(tree: Any) -> Iterator[str]:

@@ -28,6 +28,7 @@ YES = [
     "select c.relname::text, c.oid::regclass, c.reloptions from pg_catalog.pg_class c where c.relkind = any(array['r', 'v']::\"char\"[])",
     "select pg_catalog.pg_get_viewdef(c.oid, true), has_table_privilege(c.oid, 'select') from pg_class c",
     "select data_type::information_schema.character_data from information_schema.columns",
+    "select (information_schema._pg_expandarray(i.indkey)).n from pg_catalog.pg_index i",
     asyncpg.introspection.INTRO_LOOKUP_TYPES,
     asyncpg.introspection.TYPE_BY_NAME,
 ]
@@ -88,6 +89,8 @@ NO = [
     "select e'\\x6eow'::text",
     "select u&'\\006eow'::text",
     'select u&"\\006eow"()',
+    "select ('no' || 'w').timestamptz",
+    "select (t.typname).own_domain from pg_type t",
     "select to_timestamp(1)",
     "select pg_sequence_last_value(1)",
     "select pg_get_publication_tables('p')",

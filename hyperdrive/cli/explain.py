@@ -19,7 +19,7 @@ from hyperdrive.proxy.catalog import load
 from hyperdrive.sql import AdvisoryLock, Effect, Mark, SetConfig, Statement, TempObject, parse
 from hyperdrive.sql.catalog import PG_CATALOG, Catalog
 from hyperdrive.sql.explaining import explain
-from hyperdrive.sql.introspection import is_introspection, may_be_introspection, names_called
+from hyperdrive.sql.introspection import introspected, is_postgres_own, may_be_introspection
 from hyperdrive.sql.majors import PUBLIC, builtin_catalog
 from hyperdrive.sql.parse import classify
 from hyperdrive.sql.reads import analyse
@@ -107,9 +107,8 @@ def _is_known(sql: str, catalog: Catalog) -> bool:
         text = strip_comments(sql.encode())
     except ValueError:
         return False
-    if not may_be_introspection(text) or not is_introspection(text, classify(text)):
-        return False
-    return catalog.impure_names.isdisjoint(names_called(text))
+    asked = introspected(text, classify(text)) if may_be_introspection(text) else None
+    return asked is not None and is_postgres_own(asked, catalog)
 
 
 def describe(sql: str) -> list[str]:

@@ -18,7 +18,7 @@ from hyperdrive.cache.policy import Policies
 from hyperdrive.cache.second import Shelf
 from hyperdrive.cache.tags import Domain
 from hyperdrive.proxy.identity import Identity
-from hyperdrive.sql.introspection import is_introspection, may_be_introspection, names_called
+from hyperdrive.sql.introspection import Asked, introspected, is_postgres_own, may_be_introspection
 from hyperdrive.sql.parse import classify
 from hyperdrive.sql.readers import ReadVerdicts, WriteVerdicts
 from hyperdrive.sql.rules import Refused, Rule
@@ -86,8 +86,8 @@ class Database:
         self.why_unknown = "the catalog is not loaded yet"
         self._reads = ReadVerdicts()
         self._writes = WriteVerdicts()
-        self._known: LRUCache[bytes, frozenset[str] | None] = LRUCache(KNOWN)
-        """Texts that only the schema can change, with the names of functions in them; ``None``: others."""
+        self._known: LRUCache[bytes, Asked | None] = LRUCache(KNOWN)
+        """Texts that only the schema can change, if their names mean what PostgreSQL brings; ``None``: others."""
         self.shapes: dict[int, Shape] = {}
         self.shelf: Shelf | None = None
         """Its part in the second level, if there is one."""
@@ -143,11 +143,11 @@ class Database:
         if not may_be_introspection(text):
             return False
         if text in self._known:
-            names = self._known[text]
+            asked = self._known[text]
         else:
-            names = self._known[text] = names_called(text) if is_introspection(text, classify(text)) else None
-        # A function of a user's, called like one of PostgreSQL's or like a column, may do anything.
-        return names is not None and (self.catalog is None or self.catalog.impure_names.isdisjoint(names))
+            asked = self._known[text] = introspected(text, classify(text))
+        # What is a user's, and called like something of PostgreSQL's or like a column, may be anything.
+        return asked is not None and (self.catalog is None or is_postgres_own(asked, self.catalog))
 
     def is_builtin(self, function: str) -> bool:
         """Whether every *function* of that name is PostgreSQL's own."""

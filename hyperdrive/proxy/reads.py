@@ -18,7 +18,7 @@ from hyperdrive.pgwire.framing import BIND, PARSE, QUERY
 from hyperdrive.proxy.asked import Read, glanced_key, has_clock_value, is_select, read_of, values_of
 from hyperdrive.proxy.waiting import Waiting
 from hyperdrive.proxy.who import level_of
-from hyperdrive.sql.introspection import may_be_introspection
+from hyperdrive.sql.introspection import may_be_introspection, may_hold
 from hyperdrive.sql.lists import has_clock_word
 from hyperdrive.sql.resolve import Cacheable
 from hyperdrive.sql.rules import Refused, Rule
@@ -242,8 +242,8 @@ class Reader(Waiting):
         return self._ask_known(session, read)
 
     def _ask_known(self, session: ClientSession, read: Read) -> bool:
-        if read.parameters_at and any(map(has_clock_word, filter(None, values_of(read.data, read.parameters_at)))):
-            return self.bypass(Rule.CLOCK_WORD, "a parameter")  # of whatever type, as its client says
+        if read.parameters_at and not _are_plain(read):
+            return self.bypass(Rule.CLOCK_WORD, "a parameter")
         entry = self._space.entries.get(read.key)
         now = self._now()
         is_fresh = entry is not None and entry.is_valid() and entry.sent_at > self._floor.since
@@ -292,3 +292,9 @@ class Reader(Waiting):
         self._client.lead = filling
         filling.expected = shadow
         return False
+
+
+def _are_plain(read: Read) -> bool:
+    """Whether the parameters leave a known answer known: their types are those of catalogs, and none of them may be the clock (rule 16)."""
+    values = values_of(read.data, read.parameters_at)
+    return may_hold(read.types) and not any(value is not None and has_clock_word(value) for value in values)

@@ -185,14 +185,17 @@ class Catalog:
         "foreign_keys_by_parent",
         "function_by_oid",
         "functions",
+        "has_impure_casts",
         "hidden_calls",
         "identity",
         "impure_names",
+        "impure_operators",
         "inherited_roles",
         "memo",
         "operator_classes",
         "operators",
         "own_casts",
+        "own_names",
         "own_operators",
         "ranges",
         "relation_oids",
@@ -289,6 +292,10 @@ class Catalog:
         own = {name: tuple([one for one in group if one.is_own]) for name, group in operators.items()}
         self.own_operators: dict[str, tuple[Operator, ...]] = {name: group for name, group in own.items() if group}
         """Those that PostgreSQL does not bring, where there are any."""
+        self.impure_operators: frozenset[str] = frozenset(
+            name for name, group in self.own_operators.items() if not all(self._is_pure(one.function) for one in group)
+        )
+        """Of those the ones whose functions are not IMMUTABLE."""
 
     def _types(self, rows: Rows) -> None:
         self.types: dict[int, Type] = {row[0]: Type(*row) for row in rows.get("types", ())}
@@ -309,6 +316,19 @@ class Catalog:
         for cast in self.own_casts:
             self.casts_by_type[cast.source].append(cast)
             self.casts_by_type[cast.target].append(cast)
+        self.has_impure_casts = any(
+            max(cast.source, cast.target) < FIRST_OWN_OID and cast.function and not self._is_pure(cast.function)
+            for cast in self.own_casts
+        )
+        """Between types that PostgreSQL brings, by functions that are not IMMUTABLE."""
+        self.own_names: frozenset[str] = frozenset(
+            one.name for group in (self.relations, self.types) for one in group.values() if one.oid >= FIRST_OWN_OID
+        )
+        """Of relations and types that PostgreSQL does not bring."""
+
+    def _is_pure(self, oid: int) -> bool:
+        function = self.function_by_oid.get(oid)
+        return function is not None and function.volatility == "i"
 
     def _writes(self, rows: Rows) -> None:
         self.foreign_keys_by_parent: dict[int, list[ForeignKey]] = defaultdict(list)

@@ -469,7 +469,7 @@ class Extended(Sharing):
             return
         name, _ = name_at(raw, 6)
         key = name[:NAME_BYTES]
-        if (self._deciding is not None and self._is_deciding(key, server)) if name else server.carries_scope:
+        if self._is_deciding(key, server) if name else server.carries_scope:
             raise WAIT  # what is closed here, and is there again should this be skipped, is not known yet
         if not name or self._is_lent(key):
             entry = Expected("C", name=key)

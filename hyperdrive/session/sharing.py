@@ -137,7 +137,7 @@ class Sharing(Answers):
         if found is not None and found.is_pending and found.statement not in self._here():
             if told or found.is_renewed or server.statements.get(found.statement):
                 return True
-        return self._deciding is not None and any(self._is_deciding(name, server) for name in (key, b""))
+        return self._is_deciding(key, server) or self._is_deciding(b"", server)
 
     def _decides(self, key: bytes, entry: Expected) -> None:
         if self._deciding is None:
@@ -146,14 +146,15 @@ class Sharing(Answers):
 
     def _is_deciding(self, key: bytes, server: ServerSession) -> bool:
         """Whether nothing has been heard of what makes or frees *key*: a Close in an earlier scope, or SQL."""
-        assert self._deciding is not None
-        entry = self._deciding.get(key)
-        is_before = entry is not None and entry.kind in "EQ"
-        for later in reversed(server.queue) if entry is not None else ():
+        entry = self._deciding.get(key) if self._deciding else None
+        if self._deciding is None or entry is None:
+            return False
+        is_before = entry.kind in "EQ"
+        for later in reversed(server.queue):
             if later is entry:
                 return is_before
             is_before = is_before or later.ends_scope
-        self._deciding.pop(key, None)
+        del self._deciding[key]  # it has been heard of
         return False
 
     def _ensure(self, name: bytes, server: ServerSession, out: list[bytes]) -> Named | None:

@@ -7,7 +7,7 @@ It carries an *epoch*: whatever was decided by an older catalog is void (caching
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
@@ -243,7 +243,7 @@ class Catalog:
             if inherits:
                 inherited[member].add(role)
         self.inherited_roles: dict[int, frozenset[int]] = {
-            role: frozenset(_closure(role, inherited)) for role in self.roles_by_oid
+            role: frozenset(_closure(role, inherited.get)) for role in self.roles_by_oid
         }
 
     def _relations(self, rows: Rows) -> None:
@@ -259,9 +259,9 @@ class Catalog:
         for child, parent in rows.get("inherits", ()):
             children[parent].add(child)
             parents[child].add(parent)
-        self.descendants: dict[int, frozenset[int]] = {oid: frozenset(_closure(oid, children)) for oid in children}
+        self.descendants: dict[int, frozenset[int]] = {oid: frozenset(_closure(oid, children.get)) for oid in children}
         """Relations that inherit from it or are its partitions, at any depth, and itself."""
-        self.ancestors: dict[int, frozenset[int]] = {oid: frozenset(_closure(oid, parents)) for oid in parents}
+        self.ancestors: dict[int, frozenset[int]] = {oid: frozenset(_closure(oid, parents.get)) for oid in parents}
         self.view_bodies: dict[int, str] = {row[0]: row[1] for row in rows.get("views", ())}
 
     def _functions(self, rows: Rows) -> None:
@@ -351,21 +351,17 @@ class Catalog:
         """Functions of users that making a value of *type_* may call: those of the domain that it is, or that is within it."""
         found: frozenset[int] | None = self.memo.get(("type", type_))
         if found is None:
-            within: set[int] = set()
-            todo = [type_] if self.domain_calls else []
-            while todo:
-                oid = todo.pop()
-                if oid in within:
-                    continue
-                within.add(oid)
-                known = self.types.get(oid)
-                if known is not None:
-                    todo += [one for one in (known.base, known.element) if one]
-                    todo += self.columns.get(known.relation, {}).values()
-                if oid in self.ranges:
-                    todo.append(self.ranges[oid][0])
+            within = _closure(type_, self._parts) if self.domain_calls else ()
             found = frozenset().union(*[self.domain_calls.get(oid, ()) for oid in within])
             self.memo["type", type_] = found
+        return found
+
+    def _parts(self, type_: int) -> list[int]:
+        """Types of which a value of *type_* is made: a domain's base, an array's elements, a row's columns, a range's bounds."""
+        known = self.types.get(type_)
+        found = [self.ranges[type_][0]] if type_ in self.ranges else []
+        if known is not None:
+            found += [known.base, known.element, *self.columns.get(known.relation, {}).values()]
         return found
 
     # --- names ---
@@ -461,11 +457,11 @@ def _check_expression(definition: str) -> str:
     return expression if expression != definition else "("
 
 
-def _closure(start: int, edges: Mapping[int, set[int]]) -> set[int]:
+def _closure(start: int, following: Callable[[int], Iterable[int] | None]) -> set[int]:
     found = {start}
     todo = [start]
     while todo:
-        for other in edges.get(todo.pop(), ()):
+        for other in following(todo.pop()) or ():
             if other not in found:
                 found.add(other)
                 todo.append(other)

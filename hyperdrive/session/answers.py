@@ -228,7 +228,7 @@ class Answers(PreparedOurs):
         if verdict.kind is Kind.EMPTY:
             return self.pipe.switches.known_answers
         if self._is_local(verdict):
-            return True
+            return self._may_pass_for_seen
         single = verdict.single
         if single is None or verdict.is_plain or not self._is_here(single):
             return False

@@ -28,7 +28,7 @@ from hyperdrive.pgwire.framing import (
 from hyperdrive.session import replies
 from hyperdrive.session.batch import EXTENDED, POISON_OP, RAW, SHIP_ABOVE, Op, shown
 from hyperdrive.session.endings import Endings
-from hyperdrive.session.held import Held, Live
+from hyperdrive.session.held import SNAPSHOT, Held, Live
 from hyperdrive.session.noted import note, note_settings
 from hyperdrive.session.outcome import PREPARED, Watch
 from hyperdrive.session.pipe import Classify, Pipe
@@ -171,6 +171,7 @@ class ClientSession(Endings):
 
     def _begin(self, held: Held, server: ServerSession) -> bytes:
         """What was held back goes ahead of the client's scope, in the same write (E-2)."""
+        held.goes_ahead_of(self._verdict_ahead())
         data, entries = held.compose()
         if not server.queue:
             server.ahead = held.told_ahead()
@@ -185,6 +186,11 @@ class ClientSession(Endings):
         if self.size < SHIP_ABOVE and not self._streaming and self._is_repeatable():
             self._held_ops = b"".join([raw for _, raw, _ in self.ops])
         return data
+
+    def _verdict_ahead(self) -> Verdict | None:
+        """That of the statement which is first in the batch."""
+        kind, raw, verdict = self.ops[0] if self.ops else (0, b"", None)
+        return self._verdict_of_bind(raw) if kind == BIND else verdict
 
     def _send_settings(self, live: Live, server: ServerSession) -> bytes:
         """SETs that were answered inside the transaction go ahead of its next scope, in the same write (E-7)."""
@@ -376,6 +382,16 @@ class ClientSession(Endings):
             if not server.open_scope and server.status != FAILED and verdict.kind is not Kind.DISCARD_ALL:
                 reply = self._local(verdict)
                 self.unnamed = None  # as any Query does
+                live = self.live
+                if (server.status != IDLE) if live is None else not live.has_snapshot:
+                    # At the origin it takes a snapshot, and it may be the first that does: so does this in its place (E-0.4).
+                    out.append(messages.query(SNAPSHOT))
+                    server.queue.append(Expected("Q", Action.INSTEAD, payload=reply))
+                    server.unnamed = None
+                    self.close_portal()
+                    if live is not None:
+                        live.sees = True
+                    return True
                 self._portal_behind = b"" if server.status != IDLE else None
                 server.queue.append(fake(reply + messages.ready_for_query(server.status)))
                 return True
@@ -500,7 +516,7 @@ class ClientSession(Endings):
         self._epoch_ends(is_idle=status == IDLE)
         self._heard(failed=failed)
         if self.live is not None:
-            self.live.is_confirmed = True
+            self.live.confirm(failed=failed)
             self._held_ops = None
             if self.live.may_end:
                 self.live = None  # if there is a transaction now, it is another one

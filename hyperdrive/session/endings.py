@@ -69,7 +69,7 @@ class Endings(Extended):
         """In a transaction that a server has, of which a plain statement that succeeds leaves nothing to settle."""
         live = self.live
         return (
-            (live is None or (live.is_confirmed and not live.may_end and not live.settings))
+            (live is None or (live.has_snapshot and not live.may_end and not live.settings))
             and not self._ends_epoch
             and self._asking is None
         )
@@ -92,6 +92,7 @@ class Endings(Extended):
             live is not None
             and server.status == IN_TRANSACTION
             and live.only_reads
+            and live.has_snapshot  # what is read elsewhere makes the origin take none (E-0.4)
             and not live.takes_locks
             and not self.keeps_server
             and not self.journal.is_pinned  # a temporary table may stand in the place of another

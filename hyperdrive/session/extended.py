@@ -20,12 +20,12 @@ from hyperdrive.errors import (
     WrongParameters,
 )
 from hyperdrive.pgwire import messages
-from hyperdrive.pgwire.framing import BIND, DESCRIBE, EXECUTE, QUERY, read_length
+from hyperdrive.pgwire.framing import BIND, DESCRIBE, EXECUTE, PARSE, QUERY, read_length
 from hyperdrive.session import replies
 from hyperdrive.session.answers import tag_of
 from hyperdrive.session.batch import UNREAD, first_message, name_at, shown
 from hyperdrive.session.failures import ABORTED_TEXT
-from hyperdrive.session.held import portal_behind
+from hyperdrive.session.held import ANALYZED, Live, portal_behind
 from hyperdrive.session.known import may_end_epoch
 from hyperdrive.session.noted import note
 from hyperdrive.session.outcome import PREPARED, Parameters, Watch
@@ -210,11 +210,31 @@ class Extended(Sharing):
         if present and _accepts(server) and self.pipe.epoch in (shared.parsed_in, shared.described_in):
             # It has it, and would take the text again: the schema is still the one in which it did (W-26).
             server.statements.move_to_end(shared)
+            live = self.live
+            if verdict.kind in ANALYZED and live is not None and not live.has_snapshot and not self._runs(raw, key):
+                self._take_snapshot(live, server, out)
             server.queue.append(fake(messages.PARSE_COMPLETE, kind="P", named=named))
             return
         entry = Expected("P", statement=shared, name=key, named=named)
         entry.epoch = self._learns_in(server)
         named.is_renewed = self._send_parse(shared, entry, server, out, again=present is not None)
+
+    def _take_snapshot(self, live: Live, server: ServerSession, out: list[bytes]) -> None:
+        """What is answered here would take the first snapshot of the transaction: the origin takes one all the same (E-0.4)."""
+        data, entries = live.take_snapshot()
+        out.append(data)
+        server.queue.extend(entries)
+        server.unnamed = None
+        server.ahead = b""  # there is more than what was held
+
+    def _runs(self, parse: bytes, key: bytes) -> bool:
+        """Whether what is bound next in this scope is the statement of *parse*: that takes a snapshot itself, or fails the transaction."""
+        ops = iter(self.ops)
+        for kind, raw, _ in ops:
+            if kind == PARSE and raw is parse:
+                break
+        kind, bind, _ = next((op for op in ops if op[0] != DESCRIBE), (0, b"", None))
+        return kind == BIND and name_at(bind, name_at(bind, 5)[1])[0][:NAME_BYTES] == key
 
     @staticmethod
     def _no_unnamed(server: ServerSession) -> Exception:

@@ -23,6 +23,12 @@ MAX_HELD: Final = 64
 MAX_READS: Final = 100
 """Reads of one transaction that are remembered for a proof that it has only read."""
 
+ANALYZED: Final = frozenset({Kind.PLAIN, Kind.DECLARE, Kind.EXPLAIN})
+"""Whose Parse takes a snapshot (analyze.c, ``analyze_requires_snapshot``)."""
+
+SNAPSHOT: Final = b"SELECT 1"
+"""Takes one, and does nothing else."""
+
 _ENDS: Final = frozenset({Kind.COMMIT, Kind.ROLLBACK, Kind.PREPARE_TRANSACTION})
 _READS_ONLY: Final = frozenset({Kind.SHOW, Kind.SAVEPOINT, Kind.RELEASE, Kind.EMPTY})
 
@@ -62,9 +68,15 @@ class Held:
         return self._read_at > 0
 
     def saw_read(self) -> None:
-        """A read in it is answered from memory, or something else that takes a snapshot: the origin shall take a snapshot at this place, as that would have made it do, so that
-        a SET TRANSACTION behind it is refused (caching-rules §13)."""
+        """A read in it, or something else that takes a snapshot, was answered here: the origin shall take one at this place, as that would
+        have made it do, so that a SET TRANSACTION behind it is refused (caching-rules §13)."""
         self._read_at = self._read_at or len(self._items)
+
+    def goes_ahead_of(self, verdict: Verdict | None) -> None:
+        """A statement carries it to a server: a plain one takes the snapshot by itself, and if it fails before, nothing is left to choose,
+        unless there is a savepoint to go back to."""
+        if verdict is not None and verdict.kind is Kind.PLAIN and not self.has_savepoint:
+            self._read_at = 0
 
     @property
     def has_local_settings(self) -> bool:
@@ -152,10 +164,12 @@ class Held:
 
     def compose(self) -> tuple[bytes, list[Expected]]:
         """The messages that carry all this out on a server, and what they cause there."""
-        texts = [item.statement.sql for item in self._items]
+        runs = [_run(item.statement.sql) for item in self._items]
+        entries = list(_STEPS) * len(runs)
         if self._read_at:
-            texts.insert(self._read_at, b"SELECT 1")
-        data, entries = b"".join(map(_run, texts)), list(_STEPS) * len(texts)
+            runs.insert(self._read_at, _run_apart(SNAPSHOT))  # the portal of what is before it stays
+            entries = [*_STEPS * self._read_at, *_STEPS_APART, *_STEPS * (len(self._items) - self._read_at)]
+        data = b"".join(runs)
         if self.portal is None:
             return data, entries
         last, its_entries = portal_behind(self.portal)
@@ -207,12 +221,15 @@ STANDS_IN: Final = b"RELEASE _hd"
 in a transaction block, which may be prepared afterwards: not so behind UNLISTEN (sql-prepare-transaction)."""
 _STANDS_IN: Final = _run(b"SAVEPOINT _hd") + _run(STANDS_IN)
 _STEPS: Final = (replies.HELD_PARSE, replies.HELD_BIND, replies.HELD_EXECUTE)
+_STEPS_APART: Final = (*_STEPS, replies.HELD_CLOSE)
 
 
 class Live:
     """A transaction whose BEGIN was held and has been sent: what its end may be answered by (E-4, E-5)."""
 
-    __slots__ = ("held", "is_confirmed", "may_end", "only_reads", "settings", "takes_locks", "texts")
+    __slots__ = (
+        *("has_snapshot", "held", "is_confirmed", "may_end", "only_reads", "sees", "settings", "takes_locks", "texts"),
+    )
 
     def __init__(self, held: Held) -> None:
         self.held = held
@@ -220,6 +237,10 @@ class Live:
         """The origin has answered a scope of it; until then the client alone believes in the transaction."""
         self.may_end = False
         """Something that was sent may have ended it, and begun another: AND CHAIN, or a list of statements."""
+        self.sees = held.has_read
+        """Something that was sent takes a snapshot, unless its scope fails before."""
+        self.has_snapshot = False
+        """The origin has certainly taken one: what is answered here need not make it do so (E-0.4)."""
         self.takes_locks = False
         """Something in it took locks whose release is a signal to others, or may have."""
         self.only_reads = not held.has_local
@@ -243,12 +264,25 @@ class Live:
         data = b"".join(
             [_run_apart(statement.setting.sql) for statement in statements if statement.setting is not None]
         )
-        return data, [*_STEPS, replies.HELD_CLOSE] * len(statements)
+        return data, list(_STEPS_APART) * len(statements)
+
+    def take_snapshot(self) -> tuple[bytes, list[Expected]]:
+        """The messages that have the origin take a snapshot, and what they cause."""
+        self.sees = True
+        return _run_apart(SNAPSHOT), list(_STEPS_APART)
+
+    def confirm(self, *, failed: bool) -> None:
+        """The origin has answered a scope of it."""
+        self.is_confirmed = True
+        self.has_snapshot = self.has_snapshot or (self.sees and not failed)
+        self.sees = False
 
     def note(self, verdict: Verdict | None, sql: bytes) -> None:
         """A statement of the transaction goes to the server."""
         if verdict is None or verdict.takes_locks:
             self.takes_locks = True
+        if verdict is not None and verdict.is_plain:
+            self.sees = True
         if verdict is None or verdict.statements is None or any(one.kind in _ENDS for one in verdict.statements):
             self.may_end = True
         if not self.only_reads:

@@ -14,21 +14,19 @@ from hyperdrive.pgwire import messages
 from hyperdrive.pgwire.framing import PARSE
 from hyperdrive.session.aside import HARMLESS
 from hyperdrive.session.batch import UNREAD, Op, name_at
+from hyperdrive.session.held import ANALYZED
 from hyperdrive.session.outcome import PREPARED
 from hyperdrive.session.pipe import Pipe
 from hyperdrive.session.server import ServerSession
 from hyperdrive.session.settings import DOUBT, Label
 from hyperdrive.session.statements import NAME_BYTES, Named, SharedStatement
 from hyperdrive.session.transactions import Transactions
-from hyperdrive.sql.verdict import Isolation, Kind, Statement
+from hyperdrive.sql.verdict import Kind, Statement
 
 _MAY_END_EPOCH: Final = frozenset({Kind.DO, Kind.CALL, Kind.EXECUTE})
 
 ASKS: Final = frozenset({b"P", b"PD", b"D"})
 """Scopes that only ask what a statement is."""
-
-_NO_SNAPSHOT: Final = frozenset({Isolation.READ_UNCOMMITTED, Isolation.READ_COMMITTED})
-"""Levels at which the first Parse of a transaction does not fix what the rest of it sees (E-0.4)."""
 
 
 def may_end_epoch(statement: Statement) -> bool:
@@ -79,6 +77,8 @@ class Known(Transactions):
             return None
         if kind == PARSE:
             self._shared[key] = named
+            if self.held is not None and shared.verdict.kind in ANALYZED:
+                self.held.saw_read()
         self.pipe.saved[Saved.DESCRIBE if describes else Saved.PARSE] += 1
         out = messages.PARSE_COMPLETE if kind == PARSE else b""
         return out + (self._describe_here(named) if describes else b"")
@@ -93,12 +93,9 @@ class Known(Transactions):
     def _may_know(self) -> bool:
         if not self.pipe.switches.known_statements or self.journal.is_pinned or self.keeps_server:
             return False
-        held = self.held
-        if held is None:
-            return True
-        if held.has_local:
+        if self.held is not None and self.held.has_local:
             return False  # what Parse looks at is not what the session's label says
-        return (held.isolation or self.pipe.default_isolation(held.label)) in _NO_SNAPSHOT
+        return self._may_pass_for_seen
 
     def _parse_settings(self, in_force: Label) -> object:
         """What a shared statement's key says of the settings at Parse; sessions with names of their own share nothing."""

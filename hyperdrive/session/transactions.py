@@ -37,6 +37,9 @@ _SAVED: Final = {
     **dict.fromkeys((*_NOTHING_HERE, Kind.UNLISTEN, Kind.UNLISTEN_ALL, Kind.CLOSE_ALL), Saved.DISCARD),
 }
 
+_NO_SNAPSHOT: Final = frozenset({Isolation.READ_UNCOMMITTED, Isolation.READ_COMMITTED})
+"""Levels at which the first snapshot of a transaction does not fix what the rest of it sees (E-0.4)."""
+
 _TEXT_OID: Final = 25
 
 
@@ -95,10 +98,16 @@ class Transactions(Ours):
         if kind is Kind.UNLISTEN or kind is Kind.UNLISTEN_ALL:
             return not self.keeps_server and not self._listens
         if kind in _NOTHING_HERE:
-            return not self.keeps_server and not self.journal.is_pinned
+            return not self.keeps_server and not self.journal.is_pinned and self._may_pass_for_seen
         if kind is Kind.CLOSE_ALL:
             return self.held is None and not self.keeps_server and not self.journal.is_pinned
         return False
+
+    @property
+    def _may_pass_for_seen(self) -> bool:
+        """Whether a snapshot that the origin takes later is as good as one of now, if this is a held transaction."""
+        held = self.held
+        return held is None or (held.isolation or self.pipe.default_isolation(held.label)) in _NO_SNAPSHOT
 
     def _may_begin(self, statement: Statement) -> bool:
         # The origin keeps notifications back while a transaction is open, and this one it would not know of.

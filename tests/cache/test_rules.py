@@ -234,6 +234,7 @@ async def test_r17_an_unknown_write_is_remembered_by_number(stage: CachedScene) 
 
 async def test_r20_a_server_with_other_defaults_fills_nothing(stage: CachedScene) -> None:
     """§2: it began before ALTER ROLE or ALTER DATABASE … SET; its answer is its client's alone."""
+    await stage.start(servers=1)  # another one, on its way yet, would have the defaults of today
     conn = await stage.client()
     before = stage.cache.metrics.stored
     for context in stage.proxy.app.proxy.contexts():

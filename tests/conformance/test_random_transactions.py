@@ -15,8 +15,6 @@ What may differ is masked, and nothing else:
 - a list of names given at start-up reads back as SET would have made it (``public, one`` for ``public,one``);
 - in a session with start-up parameters, RESET (SET … TO DEFAULT) by extended protocol or in a text with other statements, and DISCARD ALL
   that ends a pin, go to the server's own value until the next batch;
-- DEALLOCATE, DISCARD, UNLISTEN and CLOSE ALL, answered here, take no snapshot: talks have them or what has to come before one (levels of
-  isolation, DEFERRABLE, READ WRITE), not both;
 - and what the vocabulary leaves out: ``now()`` (in a held transaction: of its first statement), ``currval``, process ids, and whether a
   custom setting that nobody has set is unknown or empty, which hangs on what its server has seen.
 

@@ -133,6 +133,21 @@ SCRIPTS = [
         *queries("begin"), say(parse("commit") + bind("", ["1"]) + execute() + S), *queries("rollback"),
         *queries("begin"), say(parse("commit") + bind(portal="p") + execute("p") + S),
         *queries("begin"), say(parse("rollback", "s2") + bind("s2", result_formats=[1]) + execute() + S)]),
+    *[Script(f"{what} in a transaction is a query to what would choose its isolation", servers=2, steps=[
+        say(parse("select v from t", "s1") + S), *[step for ahead in ((), ("savepoint a",), ("notify x",))
+        for choose in ("set transaction isolation level serializable", "begin isolation level serializable", "set transaction read only")
+        for step in (*queries("begin", *ahead), say(data), *queries("release a" if ahead == ("savepoint a",) else "notify y", choose, "rollback"),
+                     say(parse("select v from t", "s3") + S), *queries("deallocate s3"))]])
+      for what, data in (("deallocate all", query("deallocate all")), ("discard plans", query("discard plans")),
+                         ("discard sequences", query("discard sequences")), ("discard temp", extended("discard temp") + S),
+                         ("DEALLOCATE in a scope", extended("deallocate all") + S), ("a Parse that is known", parse("select v from t", "s3") + S),
+                         ("DEALLOCATE in a scope with more", extended("deallocate all") + extended("set transaction read write") + S),
+                         ("a Parse of what takes no snapshot", parse("show work_mem", "s4") + S))],
+    *[Script(f"{what} takes the snapshot that REPEATABLE READ keeps", servers=2, steps=[
+        say(parse("select v from t", "s1") + S), *queries("begin isolation level repeatable read"), say(data),
+        say(query("insert into t values (9, 'b')"), client="b"), *queries("select count(*) from t", "rollback")])
+      for what, data in (("deallocate all", query("deallocate all")), ("discard plans", query("discard plans")),
+                         ("DEALLOCATE in a scope", extended("deallocate s1") + S))],
     Script("Parse and Describe of a statement with a name, in the scope that runs it", [
         say(parse("select v from t where id = 1", "s1") + describe_statement("s1") + bind("s1") + execute() + S),
         say(parse("select v from t where id = 1", "s2") + describe_statement("s2") + bind("s2") + execute() + S),

@@ -327,8 +327,8 @@ class Settings:
     cache_trust_immutable: bool = setting(
         FLAG,
         True,
-        "Whether functions and operators of your own that are marked IMMUTABLE may be part of a cached read. What is marked STABLE or"
-        " VOLATILE never is, unless `cache_functions` says so.",
+        "Whether functions and operators of your own that are marked IMMUTABLE may be part of a cached read, and are taken for ones that"
+        " write nothing. What is marked STABLE or VOLATILE never is, unless `cache_functions` says so.",
     )
     cache_functions: tuple[str, ...] = setting(
         FUNCTIONS,

@@ -7,10 +7,10 @@ It carries an *epoch*: whatever was decided by an older catalog is void (caching
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from hyperdrive.sql.reading import Reading
 from hyperdrive.sql.reads import analyse_text
@@ -22,6 +22,9 @@ FIRST_OWN_OID: Final = 16384
 """Objects from here on are not PostgreSQL's own (FirstNormalObjectId)."""
 
 Rows = Mapping[str, Sequence[Sequence[Any]]]
+Thing = tuple[str, int]
+"""A relation, a type or a function: which of these, and its OID."""
+_T = TypeVar("_T", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,6 @@ class Catalog:
         "columns",
         "declarations",
         "descendants",
-        "domain_calls",
         "domain_checks",
         "epoch",
         "fingerprint",
@@ -186,7 +188,7 @@ class Catalog:
         "function_by_oid",
         "functions",
         "has_impure_casts",
-        "hidden_calls",
+        "hidden",
         "identity",
         "impure_names",
         "impure_operators",
@@ -339,30 +341,39 @@ class Catalog:
         for oid, function in rows.get("triggers", ()):
             self.triggers[oid].append(function)
         self.rules: frozenset[int] = frozenset(oid for oid, _, _ in rows.get("rules", ()))
-        # User functions in defaults, checks, index expressions, policies, matviews' queries.
-        self.hidden_calls: dict[int, set[int]] = defaultdict(set)
-        for oid, function in rows.get("hidden_calls", ()):
-            self.hidden_calls[oid].add(function)
-        self.domain_calls: dict[int, set[int]] = defaultdict(set)
-        for oid, function in rows.get("domain_calls", ()):
-            self.domain_calls[oid].add(function)
+        self.hidden: dict[Thing, list[Thing]] = defaultdict(list)
+        """What a relation's, a domain's or a function's stored expressions call and name: PostgreSQL's own left out."""
+        for kind, oid, other_kind, other in rows.get("hidden", ()):
+            self.hidden[kind, oid].append((other_kind, other))
 
-    def calls_of_type(self, type_: int) -> frozenset[int]:
-        """Functions of users that making a value of *type_* may call: those of the domain that it is, or that is within it."""
-        found: frozenset[int] | None = self.memo.get(("type", type_))
+    def calls_behind(self, kind: str, oid: int) -> frozenset[int]:
+        """Functions that may run where a function is called (itself among them), a value of a type is made, or rows of a relation
+        change: as far as PostgreSQL has parsed what they run, and tells."""
+        found: frozenset[int] | None = self.memo.get((kind, oid))
         if found is None:
-            within = _closure(type_, self._parts) if self.domain_calls else ()
-            found = frozenset().union(*[self.domain_calls.get(oid, ()) for oid in within])
-            self.memo["type", type_] = found
+            behind = _closure((kind, oid), self._behind)
+            found = self.memo[kind, oid] = frozenset([other for kind, other in behind if kind == "function" and other])
         return found
 
-    def _parts(self, type_: int) -> list[int]:
-        """Types of which a value of *type_* is made: a domain's base, an array's elements, a row's columns, a range's bounds."""
+    def _behind(self, thing: Thing) -> Iterable[Thing]:
+        kind, oid = thing
+        found = self.hidden.get(thing, [])
+        if kind == "relation":
+            return found + [("type", type_) for type_ in self.columns.get(oid, {}).values()]
+        if kind == "type":
+            subtype, canonical = self.ranges.get(oid, (0, 0))
+            return [*found, ("function", canonical), ("type", subtype), *self._parts(oid)]
+        function = self.function_by_oid.get(oid)
+        is_declared = function is not None and self.qualified(function) in self.declarations.functions
+        # Whoever declares a function vouches for what it calls; that its arguments become values of their types is its caller's doing.
+        return [other for other in found if other[0] == "type"] if is_declared else found
+
+    def _parts(self, type_: int) -> list[Thing]:
+        """Types of which a value of *type_* is made: a domain's base, an array's elements, a row's columns."""
         known = self.types.get(type_)
-        found = [self.ranges[type_][0]] if type_ in self.ranges else []
-        if known is not None:
-            found += [known.base, known.element, *self.columns.get(known.relation, {}).values()]
-        return found
+        if known is None:
+            return []
+        return [("type", part) for part in (known.base, known.element, *self.columns.get(known.relation, {}).values())]
 
     # --- names ---
 
@@ -457,7 +468,7 @@ def _check_expression(definition: str) -> str:
     return expression if expression != definition else "("
 
 
-def _closure(start: int, following: Callable[[int], Iterable[int] | None]) -> set[int]:
+def _closure(start: _T, following: Callable[[_T], Iterable[_T] | None]) -> set[_T]:
     found = {start}
     todo = [start]
     while todo:

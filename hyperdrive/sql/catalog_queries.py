@@ -84,25 +84,30 @@ select conrelid::int8, confrelid::int8, confupdtype::text, confdeltype::text fro
 select tgrelid::int8, tgfoid::int8 from pg_trigger where (not tgisinternal or tgfoid >= 16384) and tgenabled <> 'D'""",
     # relation, event (2 UPDATE, 3 INSERT, 4 DELETE), is_instead
     "rules": "select ev_class::int8, ev_type::text, is_instead from pg_rewrite where ev_type <> '1'",
-    # relation, function: what its defaults, checks, index expressions, policies and (matview) query call, built-ins left out
-    "hidden_calls": """
-select d.adrelid::int8, p.refobjid::int8 from pg_depend p join pg_attrdef d on p.classid = 'pg_attrdef'::regclass
-  and d.oid = p.objid where p.refclassid = 'pg_proc'::regclass
-union select c.conrelid::int8, p.refobjid::int8 from pg_depend p join pg_constraint c on p.classid = 'pg_constraint'::regclass
-  and c.oid = p.objid where p.refclassid = 'pg_proc'::regclass and c.conrelid <> 0
-union select i.indrelid::int8, p.refobjid::int8 from pg_depend p join pg_index i on p.classid = 'pg_class'::regclass
-  and i.indexrelid = p.objid where p.refclassid = 'pg_proc'::regclass
-union select o.polrelid::int8, p.refobjid::int8 from pg_depend p join pg_policy o on p.classid = 'pg_policy'::regclass
-  and o.oid = p.objid where p.refclassid = 'pg_proc'::regclass
-union select r.ev_class::int8, p.refobjid::int8 from pg_depend p join pg_rewrite r on p.classid = 'pg_rewrite'::regclass
-  and r.oid = p.objid join pg_class c on c.oid = r.ev_class and c.relkind = 'm'
-  where p.refclassid = 'pg_proc'::regclass""",
-    # domain, function: what its checks and its default call
-    "domain_calls": """
-select c.contypid::int8, p.refobjid::int8 from pg_depend p join pg_constraint c on p.classid = 'pg_constraint'::regclass
-  and c.oid = p.objid where p.refclassid = 'pg_proc'::regclass and c.contypid <> 0
-union select t.oid::int8, p.refobjid::int8 from pg_depend p join pg_type t on p.classid = 'pg_type'::regclass
-  and t.oid = p.objid where p.refclassid = 'pg_proc'::regclass and t.typtype = 'd'""",
+    # kind, oid, kind, oid: which functions and types the stored expressions of a relation, a domain or a function depend on, an operator
+    # being its function. Of a relation defaults, checks, index expressions, policies, a materialized view's query; of a domain its default
+    # and its checks; of a function the types of its arguments and result, its arguments' defaults, and a body that was parsed (BEGIN
+    # ATOMIC), but not its support function, which only the planner calls. PostgreSQL's own are pinned, and so left out.
+    "hidden": """
+with behind(class, id, kind, oid) as (
+  select p.classid, p.objid, case p.refclassid when 'pg_type'::regclass then 'type' else 'function' end,
+         coalesce(o.oprcode::oid, p.refobjid)::int8
+  from pg_depend p left join pg_operator o on p.refclassid = 'pg_operator'::regclass and o.oid = p.refobjid
+  where p.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)
+)
+select 'relation', d.adrelid::int8, b.kind, b.oid from behind b join pg_attrdef d on b.class = 'pg_attrdef'::regclass and d.oid = b.id
+union select case c.conrelid when 0 then 'type' else 'relation' end, (c.conrelid::int8 + c.contypid::int8), b.kind, b.oid
+  from behind b join pg_constraint c on b.class = 'pg_constraint'::regclass and c.oid = b.id
+union select 'relation', i.indrelid::int8, b.kind, b.oid from behind b join pg_index i on b.class = 'pg_class'::regclass
+  and i.indexrelid = b.id
+union select 'relation', o.polrelid::int8, b.kind, b.oid from behind b join pg_policy o on b.class = 'pg_policy'::regclass
+  and o.oid = b.id
+union select 'relation', r.ev_class::int8, b.kind, b.oid from behind b join pg_rewrite r on b.class = 'pg_rewrite'::regclass
+  and r.oid = b.id join pg_class c on c.oid = r.ev_class and c.relkind = 'm'
+union select 'type', t.oid::int8, b.kind, b.oid from behind b join pg_type t on b.class = 'pg_type'::regclass and t.oid = b.id
+  and t.typtype = 'd'
+union select 'function', f.oid::int8, b.kind, b.oid from behind b join pg_proc f on b.class = 'pg_proc'::regclass and f.oid = b.id
+  where b.kind = 'type' or b.oid <> f.prosupport::oid::int8""",
     # member, role, inherits: membership's own option from 16 on, before it the member's
     "memberships": """
 select m.member::int8, m.roleid::int8, r.rolinherit from pg_auth_members m join pg_roles r on r.oid = m.member""",
@@ -114,7 +119,7 @@ _MEMBERSHIPS_16: Final = "select member::int8, roleid::int8, inherit_option from
 _COLUMNS: Final[dict[str, int]] = {
     "identity": 5, "fingerprint": 1, "schemas": 3, "usages": 2, "roles": 4, "relations": 7, "columns": 4, "inherits": 2, "views": 2,
     "functions": 14, "operators": 6, "casts": 6, "types": 9, "ranges": 4, "domain_checks": 2, "operator_classes": 1,
-    "foreign_keys": 4, "triggers": 2, "rules": 3, "hidden_calls": 2, "domain_calls": 2, "memberships": 3,
+    "foreign_keys": 4, "triggers": 2, "rules": 3, "hidden": 4, "memberships": 3,
 }  # fmt: skip
 """How many columns each has."""
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hyperdrive.sql.catalog import FIRST_OWN_OID, PG_CATALOG, Catalog, Function, Relation, Type
+from hyperdrive.sql.catalog import FIRST_OWN_OID, PG_CATALOG, Catalog, Function, Relation
 from hyperdrive.sql.functions import HIDES_RELATIONS, RUNS_SQL
 from hyperdrive.sql.grammar import ParseError, Tree, parse_tree
 from hyperdrive.sql.parse import MAX_PARSE_BYTES
@@ -185,7 +185,7 @@ class _Closure:
         schema = relation.get("schemaname")
         name = relation.get("relname", "")
         found = self.catalog.relation((name,) if schema is None else (schema, name), self.path)
-        if found is None or not self._calls_are_harmless(found.oid):
+        if found is None or not self._is_harmless_behind("relation", found.oid):
             return UNKNOWN
         return Writes(frozenset((found.oid,)))
 
@@ -214,7 +214,7 @@ class _Closure:
             raise _Unknown
         for function in self.catalog.triggers.get(oid, ()):
             self._trigger(function)
-        if not self._calls_are_harmless(oid):
+        if not self._is_harmless_behind("relation", oid):
             raise _Unknown
         self.found.add(oid)
         if relation.kind == "p" and event is Event.UPDATE and self.catalog.identity.version < 150000:
@@ -284,24 +284,30 @@ class _Closure:
                 for function in catalog.functions.get(call.names[-1], ())
                 if self._is_meant(function.schema, call.names) and function.accepts(call.arguments)
             ]
-            if not meant and not (call.arguments == 1 and catalog.type(call.names, self.path) is not None):
+            is_cast = call.arguments in (1, None) and self._cast(call.names)
+            if not meant and not is_cast:
                 raise _Unknown  # newer than the catalog, or in pg_temp
             for function in meant:
-                self._must_be_harmless(function)
+                self._run("function", function.oid)
         for names in what.operators:
             for operator in catalog.operators.get(names[-1] if names else "", ()):
                 if operator.is_own and self._is_meant(operator.schema, names):
-                    self._must_be_harmless(catalog.function_by_oid.get(operator.function))
+                    self._run("function", operator.function)
         for name in what.attributes:
             for function in catalog.functions.get(name, ()):
                 if function.schema in self.path and function.accepts(1) and catalog.takes_rows(function):
-                    self._must_be_harmless(function)
+                    self._run("function", function.oid)
+            self._cast((name,))
         for names in what.types:
-            type_ = catalog.type(names, self.path)
-            if type_ is not None:
-                self._type(type_)
+            self._cast(names)
         for names in what.relations:
             self._read(names, what)
+        if not _MAKES_VALUES.isdisjoint(
+            [call.names[-1] for call in what.calls] + [names[-1] for names in what.operators if names]
+        ):
+            for oid in self.read:
+                for type_ in catalog.columns.get(oid, {}).values():
+                    self._run("type", type_)
         self._casts(what)
 
     def _casts(self, what: Touched) -> None:
@@ -339,22 +345,27 @@ class _Closure:
         self.read.add(relation.oid)
         if self.catalog.schema_names.get(relation.schema) in ("pg_catalog", "information_schema"):
             return
-        if relation.has_row_security and not self._calls_are_harmless(relation.oid):
+        if relation.has_row_security and not self._is_harmless_behind("relation", relation.oid):
             raise _Unknown
         if relation.kind == "v":
             outer, self.path = self.path, (PG_CATALOG,)
             self._code(self._body(relation.oid))
             self.path = outer
 
-    def _type(self, type_: Type) -> None:
-        for oid in self.catalog.calls_of_type(type_.oid):
-            self._must_be_harmless(self.catalog.function_by_oid.get(oid))
+    def _cast(self, names: Names) -> bool:
+        """True if *names* is a type: then something becomes a value of it, also as ``name(x)`` and ``(x).name``."""
+        type_ = self.catalog.type(names, self.path)
+        if type_ is not None:
+            self._run("type", type_.oid)
+        return type_ is not None
 
-    def _calls_are_harmless(self, oid: int) -> bool:
-        """Defaults, checks, index expressions, policies, the query of a materialized view; and the domains of its columns."""
-        calls = set(self.catalog.hidden_calls.get(oid, ()))
-        for type_ in self.catalog.columns.get(oid, {}).values():
-            calls |= self.catalog.calls_of_type(type_)
+    def _run(self, kind: str, oid: int) -> None:
+        """What is behind it may run."""
+        for call in self.catalog.calls_behind(kind, oid):
+            self._must_be_harmless(self.catalog.function_by_oid.get(call))
+
+    def _is_harmless_behind(self, kind: str, oid: int) -> bool:
+        calls = self.catalog.calls_behind(kind, oid)
         return all(self._is_harmless(self.catalog.function_by_oid.get(call)) for call in calls)
 
     def _must_be_harmless(self, function: Function | None) -> None:
@@ -365,7 +376,11 @@ class _Closure:
         self._trigger(function.oid)  # declared, it changes what it was declared to touch; else it is unknown
 
     def _is_harmless(self, function: Function | None) -> bool:
-        """True if calling it changes no rows. STABLE is no proof: it may call a VOLATILE function (xfunc-volatility)."""
+        """True if calling it changes no rows.
+
+        STABLE is no proof: it may call a VOLATILE function (xfunc-volatility). Neither is IMMUTABLE, but that mark is believed by
+        rule 14, and what passes the rules has not written (caching rules §11); a SECURITY DEFINER function does not pass.
+        """
         if function is None:
             return False
         if function.is_builtin:
@@ -373,9 +388,14 @@ class _Closure:
         declared = self.catalog.declarations
         if self.catalog.qualified(function) in declared.functions:
             return function.volatility != "v" or not declared.functions[self.catalog.qualified(function)]
-        return function.volatility == "i" and declared.trust_immutable
+        return function.volatility == "i" and not function.is_security_definer and declared.trust_immutable
 
 
+_MAKES_VALUES: Final = frozenset(
+    """json_populate_record json_populate_recordset jsonb_populate_record jsonb_populate_recordset jsonb_populate_record_valid
+    array_append array_prepend array_cat array_replace array_remove array_position array_positions array_fill ||""".split()
+)
+"""Built-ins that make values of a type that only their arguments tell: rows of a table that is read, elements of its arrays."""
 _RUNS: Final = RUNS_SQL | HIDES_RELATIONS
 _TAME_TRIGGERS: Final = frozenset(
     ("suppress_redundant_updates_trigger", "tsvector_update_trigger", "tsvector_update_trigger_column")

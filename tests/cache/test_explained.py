@@ -260,6 +260,72 @@ async def test_a_function_that_lies_is_believed_for_its_answer_and_not_for_what_
             assert [("\\x01", expected)] == (await one.query(f"select decode('01', 'hex'), '{expected}'")).rows
 
 
+WRITERS = """
+create function inserts() returns int language plpgsql volatile as $$begin insert into other select max(id) + 1, 'more' from other; return 1; end$$;
+create function by_itself() returns int language plpgsql immutable as $$begin insert into other values (99, 'more'); return 1; end$$;
+create function by_text() returns int language plpgsql stable as $$begin execute 'insert into other values (99)'; return 1; end$$;
+create function in_sql() returns int language sql immutable as $$insert into other values (99) returning 1$$;
+create function immutable_writes() returns int language plpgsql immutable as $$begin perform inserts(); return 1; end$$;
+create function stable_writes() returns int language plpgsql stable as $$begin perform inserts(); return 1; end$$;
+create function definer_writes() returns int language plpgsql immutable security definer as $$begin perform inserts(); return 1; end$$;
+create function default_writes(int default inserts()) returns int language sql immutable as 'select $1';
+create function atomic_writes(int) returns int language sql immutable begin atomic select inserts() + $1; end;
+create function two_write(int, int) returns int language plpgsql stable as $$begin perform inserts(); return 1; end$$;
+create operator %%% (leftarg = int, rightarg = int, function = two_write);
+create table into_here (a int);
+"""
+OTHER = "select count(*) from other"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select inserts()",
+        "select stable_writes()",
+        "select definer_writes()",
+        "select default_writes()",
+        "select 1 %%% 2",
+        "insert into into_here select stable_writes()",
+        "insert into into_here select definer_writes()",
+        "insert into into_here select default_writes()",
+        "insert into into_here select atomic_writes(1)",
+        "insert into into_here select 1 %%% 2",
+        "delete from into_here where inserts() = 1",
+    ],
+)
+async def test_a_mark_that_proves_nothing_makes_an_unknown_write(scene: CachedScene, sql: str) -> None:
+    """What does not pass rule 14 may have written (caching rules §11): everything that was stored before is dropped."""
+    await scene.sql(f"{WRITERS}; insert into into_here values (1)")
+    reader, writer = await scene.client(), await scene.client()
+    kind, _, before = await scene.ask_twice(reader, OTHER)
+    assert "hit" == kind
+    assert not (await writer.query(sql)).errors
+    assert before.rows != (await reader.query(OTHER)).rows == [(await scene.ask(OTHER),)]
+
+
+@pytest.mark.parametrize("shape", [_simple, _unnamed])
+async def test_what_immutable_is_believed_for_ends_with_the_answers_age_and_with_the_setting(
+    scene: CachedScene, shape: Callable[[str, str], bytes]
+) -> None:
+    """PostgreSQL refuses a write in a function that is not VOLATILE, unless it calls one that is (xfunc-volatility). Whoever marks such a
+    one IMMUTABLE is believed: what it wrote is seen when an answer is too old, or at once where no mark is trusted."""
+    await scene.sql(WRITERS)
+    direct = await scene.direct()
+    for refused in ("by_itself()", "by_text()", "in_sql()"):
+        assert ["0A000"] == (await direct.query(f"select {refused}")).errors
+    for trusted in (True, False):
+        await scene.start(cache_trust_immutable=trusted, max_age=60.0, stale_while_revalidate=0.0)
+        reader, writer = await scene.client(), await scene.client()
+        assert "hit" == (await scene.ask_twice(reader, OTHER))[0]
+        before = await scene.ask(OTHER)
+        assert not (await writer.scope(shape("select immutable_writes()", ""))).errors
+        after = await scene.ask(OTHER)
+        assert before != after
+        assert [(before if trusted else after,)] == (await reader.query(OTHER)).rows
+        scene.clock.advance(61.0)
+        assert [(after,)] == (await reader.query(OTHER)).rows
+
+
 @pytest.mark.parametrize("shape", [_simple, _unnamed])
 async def test_rule_21_a_notice_forbids_storing(scene: CachedScene, shape: Callable[[str, str], bytes]) -> None:
     """Whoever were served without it would have missed what the function says."""

@@ -62,6 +62,56 @@ async def test_a_commit_behind_which_another_transaction_begins(
     assert await is_served_right(scene, reader, T)
 
 
+BY_DOMAINS = """
+create function writes() returns int language plpgsql as
+    $$begin insert into other select max(id) + 1, 'by a domain' from other; return 1; end$$;
+create function looks(int) returns bool language plpgsql as $$begin return writes() = 1; end$$;
+create domain late as int default writes();
+create domain later as late;
+create domain checked as int check (looks(value));
+create domain nested as checked;
+create type holding as (a nested);
+create type span as range (subtype = nested);
+create table by_default (id int, a late);
+create table by_default_of_base (id int, a later);
+create table by_array (a nested[]);
+create table by_row (a holding);
+create table by_span (a span);
+create table by_cast (id int, a int default '1'::nested);
+"""
+
+
+@pytest.mark.parametrize("is_extended", [False, True])
+async def test_domains_whose_functions_write(scene: CachedScene, is_extended: bool) -> None:
+    """Their defaults and CHECKs run where a value becomes one, at whatever depth, in a read as well."""
+    await scene.sql(BY_DOMAINS)
+    reader, writer = await scene.client(), await scene.client()
+    for sql in (
+        "insert into by_default (id) values (1)",
+        "insert into by_default_of_base (id) values (1)",
+        "insert into by_array values ('{1}')",
+        "insert into by_row values ('(1)')",
+        "insert into by_span values ('[1,2)')",
+        "insert into by_cast (id) values (1)",
+        "select '1'::nested",
+        "select '{1}'::nested[]",
+        "select '(1)'::holding",
+        "select '[1,2)'::span",
+        "select nested(1)",
+        "select (1).nested",
+        "select * from json_to_record('{\"a\": 1}') as x(a nested)",
+        "select jsonb_populate_record(r, '{\"a\": 1}') from (select null::by_array) x, (select null::holding as r) r",
+        "select array_append(a, '1') from by_array",
+        "with w as (select '1'::checked) select * from w, t",
+    ):
+        await stored(scene, OTHER, reader)
+        before = await scene.ask("select count(*) from other")
+        replies = await writer.scope(extended(sql) if is_extended else query(sql))
+        assert not replies.errors, sql
+        assert before != await scene.ask("select count(*) from other"), sql
+        assert await is_served_right(scene, reader, OTHER), sql
+
+
 async def test_settings_of_a_pinned_session_that_changed_unseen(scene: CachedScene) -> None:
     """Its names may mean other tables than its label says."""
     await scene.sql(

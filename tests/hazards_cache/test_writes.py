@@ -70,6 +70,54 @@ WRITES = [
     ("select shaky(v) from t", "unknown"),
     ("select 1::shaky_domain", "unknown"),
     ("insert into shaky_typed values (1, 1)", "unknown"),
+    # --- IMMUTABLE is believed, except of what does not pass rule 14, and where PostgreSQL itself knows better ---
+    ("insert into txt values (ui(1))", {"txt"}),
+    ("select ud(1)", "unknown"),
+    ("insert into txt values (ud(1))", "unknown"),
+    ("select u_by_default()", "unknown"),
+    ("insert into txt values (u_by_default())", "unknown"),
+    ("insert into defaulted_by_default (id) values (1)", "unknown"),
+    ("select ui_by_default(), atomic_ui(1)", NOTHING),
+    ("insert into txt values (atomic_u(1))", "unknown"),
+    ("insert into txt values (atomic_ui(1))", {"txt"}),
+    ("insert into indexed_atomic values (1)", "unknown"),
+    # --- domains, wherever a value becomes one ---
+    ("insert into in_default default values", "unknown"),
+    ("insert into in_nested_default default values", "unknown"),
+    ("insert into in_array values ('{1}')", "unknown"),
+    ("update in_row set a = null", "unknown"),
+    ("insert into in_domain_over_row values (null)", "unknown"),
+    ("copy in_span from stdin", "unknown"),
+    ("merge into in_spans using t on true when matched then delete", "unknown"),
+    ("insert into in_operator values (1)", "unknown"),
+    ("insert into in_cast values (1)", "unknown"),
+    ("insert into checked_by_cast values (1)", "unknown"),
+    ("insert into checked_by_operator values (1)", "unknown"),
+    ("insert into defaulted_by_cast values (1)", "unknown"),
+    ("insert into indexed values (1)", "unknown"),
+    ("insert into txt(id) values ('1'::nested)", "unknown"),
+    ("select 1::nested", "unknown"),
+    ("select '{1}'::nested[]", "unknown"),
+    ("select '{1}'::_nested", "unknown"),
+    ("select nested(1)", "unknown"),
+    ("select _nested('{1}')", "unknown"),
+    ("select (v).nested from t", "unknown"),
+    ("select '(1)'::holding", "unknown"),
+    ("select '{}'::holding_more", "unknown"),
+    ("select '[1,2)'::shaky_span", "unknown"),
+    ("select '{}'::shaky_multirange", "unknown"),
+    ("select 1::by_cast", "unknown"),
+    ("select null::in_row", "unknown"),
+    ("select takes_nested('1')", "unknown"),
+    ("select * from json_to_record('{}') as x(a nested)", "unknown"),
+    ("select json_populate_record(null::in_array, '{}')", "unknown"),
+    ("select jsonb_populate_record(r, '{}') from in_row r", "unknown"),
+    ("select array_append(a, '1') from in_array", "unknown"),
+    ("select array_cat(a, '{1}') from in_array", "unknown"),
+    ("select a || '1' from in_array", "unknown"),
+    ("select * from in_row, in_array, in_span", NOTHING),
+    ("insert into calm_rows values (1, '{1}', '(1,a)', '2020-01-01')", {"calm_rows"}),
+    ("select 5::positive, '{1}'::positive[], '(1,a)'::calm, ui(1), my_date('2020-01-01')", NOTHING),
     ("do 'begin update t set v = 1; end'", "unknown"),
     ("do 'begin Alter table t add x int; end'", "epoch"),
     ("do $$begin\nalter\ntable t add x int;\nend$$", "epoch"),
@@ -202,3 +250,11 @@ def test_what_a_row_that_changes_its_partition_takes_along(database18: Any) -> N
 def test_what_concerns_all_databases(database18: Any, sql: str) -> None:
     assert database18.writes(sql).is_shared
     assert not database18.writes("alter table t rename to t2; drop view v; do 'create'").is_shared
+
+
+def test_who_declares_a_function_vouches_for_what_it_calls(database: Any) -> None:
+    declared = Declarations(functions={"public.atomic_u": (), "public.takes_nested": ()})
+    assert database.writes("insert into txt values (atomic_u(1))").relations is None
+    assert database.writes("insert into txt values (atomic_u(1))", declared).relations
+    # That the argument becomes a value of a domain is its caller's doing.
+    assert database.writes("insert into txt values (takes_nested('1'))", declared).relations is None

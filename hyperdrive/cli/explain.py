@@ -162,6 +162,8 @@ def _pin(effect: Effect) -> str:
             return "a session advisory lock"
         case TempObject(on_commit_drop=False):
             return "a temporary object"
+        case SetConfig(is_local=local) if local is not True and not effect.can_be_told:
+            return "a setting whose value only that server knows"
         case Mark():
             return _PINS.get(effect, "")
     return ""

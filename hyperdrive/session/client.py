@@ -34,7 +34,7 @@ from hyperdrive.session.outcome import PREPARED, Watch
 from hyperdrive.session.pipe import Classify, Pipe
 from hyperdrive.session.replies import Action, Expected, fake
 from hyperdrive.session.server import FAILED, IDLE, ServerSession
-from hyperdrive.session.settings import Label, stays_here, transition
+from hyperdrive.session.settings import Label, in_block, locally, stays_here, transition
 from hyperdrive.session.sharing import WaitError
 from hyperdrive.session.statements import Named, SharedStatement
 from hyperdrive.sql.verdict import Form, Kind, Verdict
@@ -414,13 +414,13 @@ class ClientSession(Endings):
             if self._shared and self._lend_names(verdict, server, out) and not server.open_scope:
                 out.append(messages.SYNC)
                 server.queue.append(replies.SKIP_SYNC)
-            restored = self._reset_to_base(verdict)
-            if restored is not None:
-                sql, tag = restored
+            is_block = self.live is not None or server.status != IDLE or server.open_scope or server.carries_scope
+            reset = self._reset_to_base(verdict, is_block=is_block)
+            if reset is not None:
+                sql, tag, restored = reset
                 out.append(messages.query(sql))
                 self.unnamed = server.unnamed = None
-                setting = verdict.statements[0].setting
-                watch = Watch(self, verdict.statements, restored=setting is None or not setting.is_local)
+                watch = Watch(self, verdict.statements, restored=restored)
                 server.queue.append(Expected("Q", Action.INSTEAD, payload=messages.command_complete(tag), watch=watch))
                 return True
         out.append(raw)
@@ -442,8 +442,13 @@ class ClientSession(Endings):
         server.queue.append(self._watched("Q", verdict, server))
         return True
 
-    def _reset_to_base(self, verdict: Verdict) -> tuple[bytes, bytes] | None:
-        """RESET goes back to what the client gave at start-up, which the server does not know of (W-05): SQL and tag for it."""
+    def _reset_to_base(
+        self, verdict: Verdict, *, is_block: bool
+    ) -> tuple[bytes, bytes, tuple[bytes, ...] | None] | None:
+        """RESET goes back to what the client gave at start-up, which the server does not know of (W-05): SQL and tag for it.
+
+        And, if that is for the session, which settings it sets within a transaction (``Journal.restored``).
+        """
         base = self.journal.base.items
         single = verdict.single
         if not base or single is None or single.tag is None:
@@ -451,14 +456,17 @@ class ClientSession(Endings):
         if single.kind is Kind.RESET_ALL:
             sets = [base[name] for name in sorted(base) if not stays_here(name)]
             for hidden, own in self.journal.hidden():  # the server would forget both
-                sets += [hidden, own.replace(b"SET", b"SET LOCAL", 1)]
-            return b"; ".join([b"RESET ALL", *sets]), single.tag
+                sets += [hidden, locally(own)]
+            within = (*base, *self.journal.wanted.items) if is_block else ()
+            return b"; ".join([b"RESET ALL", *(map(in_block, sets) if is_block else sets)]), single.tag, within
         setting = single.setting
         if setting is None or setting.form not in (Form.RESET, Form.DEFAULT) or setting.name not in base:
             return None
         # Of what is local outside a transaction the origin warns, whatever the value is.
         sql = base[setting.name]
-        return (sql.replace(b"SET", b"SET LOCAL", 1) if setting.is_local else sql), single.tag
+        if setting.is_local:
+            return locally(sql), single.tag, None
+        return (in_block(sql), single.tag, (setting.name,)) if is_block else (sql, single.tag, ())
 
     def _function_call(self, raw: bytes, server: ServerSession, out: list[bytes]) -> None:
         """The fast-path call: as a write of unknown class (W-47)."""

@@ -7,7 +7,7 @@ rewritten at their head only.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
 from hyperdrive.errors import (
@@ -529,11 +529,16 @@ class Extended(Sharing):
         return super().lost(error, server, failed_here=failed_here)
 
     def completed(
-        self, statement: Statement | None, tag: bytes, parameters: Parameters | None, *, restored: bool = False
+        self,
+        statement: Statement | None,
+        tag: bytes,
+        parameters: Parameters | None,
+        *,
+        restored: Iterable[bytes] | None = None,
     ) -> None:
         """A watched statement ended with *tag*; ``None``: its class is unknown.
 
-        *restored*: what the server ran also gave the settings their start-up values back.
+        *restored*: what the server ran also gave the settings their start-up values back, these within a transaction.
         """
         if statement is None:
             self.journal.completed_unknown()
@@ -549,8 +554,8 @@ class Extended(Sharing):
                 self._called = tuple({*self._called, *(statement.unknown_functions or (b"",))})
             if statement.alters_defaults:
                 self.pipe.defaults_changed()
-            if restored:
-                self.journal.restored()
+            if restored is not None:
+                self.journal.restored(restored)
             if statement.kind is Kind.DEALLOCATE and statement.name is not None:
                 self._shared.pop(statement.name, None)
             if statement.kind in (Kind.DEALLOCATE_ALL, Kind.DISCARD_ALL):

@@ -7,11 +7,21 @@ and tells it of each CommandComplete. Knows no socket and no server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from hyperdrive.session import settings
-from hyperdrive.session.settings import DOUBT, EMPTY, IDLE_SESSION, PREFIX, Label, for_session, label, statement_for
+from hyperdrive.session.settings import (
+    DOUBT,
+    EMPTY,
+    IDLE_SESSION,
+    PREFIX,
+    Label,
+    for_session,
+    in_block,
+    label,
+    statement_for,
+)
 from hyperdrive.sql.verdict import (
     AdvisoryLock,
     AdvisoryUnlock,
@@ -33,6 +43,7 @@ HOLD_CURSOR: Final = "WITH HOLD cursor"
 PREPARED: Final = "PREPARE"
 ADVISORY: Final = "advisory lock"
 COMPUTED: Final = "set_config of a computed value"
+"""The detail is the name of the setting; ``None``: only the server knows that, too."""
 
 Pin = tuple[str, object]
 """Why a client keeps its server, and on what: ``("LISTEN", b"channel")``."""
@@ -190,9 +201,12 @@ class Journal:
         elif self.actual is not settings.UNKNOWN:
             self.actual = self.actual.joined(told)
 
-    def restored(self) -> None:
-        """The server has the start-up values again, too."""
-        self.actual = self.wanted
+    def restored(self, within: Iterable[bytes] = ()) -> None:
+        """The server has the start-up values again, too; those set *within* a transaction as that allows (``in_block``)."""
+        if self.actual is settings.UNKNOWN:
+            return  # what else it has is still unknown
+        items = self.wanted.items
+        self.actual = label({**items, **{name: in_block(items[name]) for name in within if name in items}})
 
     def completed_unknown(self) -> None:
         """Something ran whose class is unknown: settings may be anything."""
@@ -232,7 +246,7 @@ class Journal:
 
     def _reset_all(self) -> None:
         """RESET ALL skips the role (W-36), and whatever is at its default now: what SET LOCAL TO DEFAULT hides comes back (W-35)."""
-        self._unpin(COMPUTED)
+        self.pins = frozenset(pin for pin in self.pins if not _ends_at_reset_all(pin))
         base, local = self.base.items, self.local
         kept = {name: sql for name, sql in local.items() if sql is None or name in _IDENTITY or sql == base.get(name)}
         stays = {*_IDENTITY, *kept}
@@ -266,6 +280,8 @@ class Journal:
         return {name: sql for name, sql in items.items() if sql is not None and name.startswith(prefix)}
 
     def _change(self, name: bytes, sql: bytes | None) -> None:
+        if self.pins:
+            self.pins -= {(COMPUTED, name)}
         if name in self.local:
             self.local = {other: text for other, text in self.local.items() if other != name}
         if sql is None:
@@ -275,31 +291,34 @@ class Journal:
         if self.actual is not settings.UNKNOWN:
             self.actual = self.actual.with_(name, sql)
 
-    def _set_config(self, effect: SetConfig, parameters: Parameters | None) -> None:
+    def _set_config(self, effect: SetConfig, statement: Statement, parameters: Parameters | None) -> None:
         # Its arguments are text, text and boolean, which asyncpg sends in binary (W-33).
         name = _argument(effect.name, parameters, or_binary=True)
-        value = None if effect.is_null else _argument(effect.value, parameters, or_binary=True)
+        name = name.lower() if name is not None else None
+        is_null = effect.is_null or _is_null(effect.value, parameters)
+        value = None if is_null else _argument(effect.value, parameters, or_binary=True)
+        is_known = effect.is_exact and (value is not None or is_null)
         local = effect.is_local
         if isinstance(local, Parameter):
             text = _argument(local, parameters, or_binary=True)
             local = _BOOLEANS.get(text.lower()) if text is not None else None
         if local is True:
-            if name is None or not effect.is_exact or (value is None and not effect.is_null):
+            if name is None or not is_known:
                 self._change_local(_DOUBTFUL, None)
             else:
-                self._change_local(name.lower(), statement_for(name.lower(), value) if value is not None else None)
+                self._change_local(name, statement_for(name, value) if value is not None else None)
             return
-        if local is None or name is None or not effect.is_exact or (value is None and not effect.is_null):
+        if local is None or name is None or not is_known:
             # Nobody could set it on another server.
             self.actual = settings.UNKNOWN
-            self.pins |= {(COMPUTED, None)}
+            if statement.kind is not Kind.DDL:  # which stores the call for others, all but CREATE TABLE AS
+                self.pins |= {(COMPUTED, name)}
             return
-        name = name.lower()
         if name in _OF_TRANSACTION:
             return
         if name == IDLE_SESSION:
             self.actual = settings.UNKNOWN  # a server has what it should not have
-        self._change(name, None if effect.is_null else statement_for(name, value or b""))
+        self._change(name, None if value is None else statement_for(name, value))
 
     # --- pins -----------------------------------------------------------------------------------------------------------------
 
@@ -344,7 +363,7 @@ class Journal:
     def _effect(self, effect: Effect, statement: Statement, parameters: Parameters | None) -> None:
         match effect:
             case SetConfig():
-                self._set_config(effect, parameters)
+                self._set_config(effect, statement, parameters)
             case TempObject(name, on_commit_drop):
                 self.pins |= {(TEMPORARY, (name, on_commit_drop))}
             case Dropped(names):
@@ -441,6 +460,12 @@ def _ends_at_commit(pin: Pin) -> bool:
     return reason == TEMPORARY and isinstance(detail, tuple) and bool(detail[1])
 
 
+def _ends_at_reset_all(pin: Pin) -> bool:
+    """A setting that is known to be no role (W-36)."""
+    reason, name = pin
+    return reason == COMPUTED and name is not None and name not in _IDENTITY
+
+
 def _characteristics(statement: Statement) -> list[tuple[bytes, bytes]]:
     """SET SESSION CHARACTERISTICS as the three settings behind it (sql-set-transaction)."""
     modes = statement.modes
@@ -495,6 +520,15 @@ class Parameters:
 
         *or_binary*: in binary as well, where it can be nothing but a string, whose binary form is its text.
         """
+        value, is_binary = self._raw(number)
+        return None if is_binary and not or_binary else value
+
+    def is_null(self, number: int) -> bool:
+        """Whether ``$number`` is NULL."""
+        return 0 < number <= self.count and self._raw(number)[0] is None
+
+    def _raw(self, number: int) -> tuple[bytes | None, bool]:
+        """The bytes of a parameter, ``None`` for NULL or a missing one, and whether they are its binary form."""
         data, at = self._message, self._start
         formats_count = int.from_bytes(data[at : at + 2], "big")
         formats = [int.from_bytes(data[at + 2 + 2 * k : at + 4 + 2 * k], "big") for k in range(formats_count)]
@@ -506,9 +540,9 @@ class Parameters:
             at += 4
             if index == number - 1:
                 is_binary = formats[index if formats_count > 1 else 0] if formats_count else 0
-                return None if size < 0 or (is_binary and not or_binary) else data[at : at + size]
+                return None if size < 0 else data[at : at + size], bool(is_binary)
             at += max(size, 0)
-        return None
+        return None, False
 
 
 def _argument(
@@ -517,6 +551,10 @@ def _argument(
     if isinstance(value, Parameter):
         return parameters.text(value.number, or_binary=or_binary) if parameters is not None else None
     return value
+
+
+def _is_null(value: bytes | Parameter | None, parameters: Parameters | None) -> bool:
+    return isinstance(value, Parameter) and parameters is not None and parameters.is_null(value.number)
 
 
 def _lock(key: tuple[bytes | Parameter | None, ...] | None, is_shared: bool, parameters: Parameters | None) -> object:
@@ -529,7 +567,12 @@ class Completes(Protocol):
     """What a Watch tells: the client session."""
 
     def completed(
-        self, statement: Statement | None, tag: bytes, parameters: Parameters | None, *, restored: bool = False
+        self,
+        statement: Statement | None,
+        tag: bytes,
+        parameters: Parameters | None,
+        *,
+        restored: Iterable[bytes] | None = None,
     ) -> None: ...
 
 
@@ -544,7 +587,7 @@ class Watch:
         statements: tuple[Statement, ...] | None,
         parameters: Parameters | None = None,
         *,
-        restored: bool = False,
+        restored: Iterable[bytes] | None = None,
     ) -> None:
         self._restored = restored
         self._client = client
@@ -555,6 +598,8 @@ class Watch:
     def completed(self, tag: bytes, *, suspended: bool) -> None:
         """One statement ended with *tag*; a suspended portal did not end, yet what its functions did is done."""
         statements = self.statements
+        if self._restored is not None and self._index:
+            return  # one of ours
         if statements is None or self._index >= len(statements):
             self._client.completed(None, tag, None)
             return

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from weakref import WeakValueDictionary
 
-from hyperdrive.sql.text import quote_identifier, quote_literal
+from hyperdrive.sql.text import quote_identifier, quote_identifier_if_needed, quote_literal
 
 # Settings whose RESET goes first and whose SET goes last: the others may need the rights that a role takes away (W-36).
 _IDENTITY: Final = (b"session_authorization", b"role")
@@ -97,13 +97,57 @@ def values(reported: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
 
 
 def statement_for(name: bytes, value: bytes) -> bytes:
-    """SQL that gives setting *name* the *value* of a startup parameter.
+    """SQL that gives setting *name* the *value* of a startup parameter, or of ``set_config``.
 
     SET and not ``set_config``: as a query that one takes a snapshot, and a transaction could not choose its isolation behind it (W-39).
-    Of a list of identifiers each element is quoted by itself, as ``SET x = 'a, b'`` would make one element of it (W-38).
+    But SET writes a list of identifiers in its own way, and either reads back as it was given: a list that SET would write otherwise is
+    set by a query, in a scope of its own (W-38). What goes into a transaction is ``in_block``.
     """
+    if name not in _LISTS or _reads_as_set_writes(value):
+        return _set(name, value)
+    return b"%s%s, %s%s" % (_QUERY, quote_literal(name), quote_literal(value), _FOR_SESSION)
+
+
+def in_block(sql: bytes) -> bytes:
+    """The SET that finds what *sql*, of a label, does, and takes no snapshot.
+
+    Within a transaction that counts for more than how a list reads back (W-39).
+    """
+    value = queried(sql)
+    return sql if value is None else _set(_unquoted(_LITERAL.findall(sql)[0]), value)
+
+
+def queried(sql: bytes) -> bytes | None:
+    """The value that *sql*, of a label, gives by a query."""
+    return _unquoted(_LITERAL.findall(sql)[1]) if sql.startswith(_QUERY) else None
+
+
+def locally(sql: bytes) -> bytes:
+    """What does for the transaction what *sql*, of a label, does for the session."""
+    return in_block(sql).replace(b"SET", b"SET LOCAL", 1)
+
+
+_QUERY: Final = b"SELECT pg_catalog.set_config("
+_FOR_SESSION: Final = b", false)"
+_LITERAL: Final = re.compile(rb" ?E?'(?:[^']|'')*'")
+
+
+def _unquoted(literal: bytes) -> bytes:
+    """What ``quote_literal`` made a *literal* of."""
+    head, _, rest = literal.partition(b"'")
+    text = rest[:-1].replace(b"''", b"'")
+    return text.replace(b"\\\\", b"\\") if head.endswith(b"E") else text
+
+
+def _set(name: bytes, value: bytes) -> bytes:
+    """Of a list of identifiers each element is quoted by itself, as ``SET x = 'a, b'`` would make one element of it (W-38)."""
     elements = _elements(value) if name in _LISTS else [value]
     return b"SET %s TO %s" % (quote_name(name), b", ".join(map(quote_literal, elements)))
+
+
+def _reads_as_set_writes(value: bytes) -> bool:
+    elements = _elements(value)
+    return all(elements) and value == b", ".join(map(quote_identifier_if_needed, elements))
 
 
 SET_HEAD: Final = re.compile(rb"\s*SET\s+(?:SESSION\s+|LOCAL\s+)?", re.IGNORECASE)

@@ -17,7 +17,7 @@ from hyperdrive.session.held import Held
 from hyperdrive.session.ours import Ours
 from hyperdrive.session.outcome import LISTENING
 from hyperdrive.session.pipe import Pipe
-from hyperdrive.session.settings import MERGED, UNKNOWN, Label
+from hyperdrive.session.settings import MERGED, UNKNOWN, Label, queried
 from hyperdrive.sql.verdict import Form, Isolation, Kind, Statement
 
 _SETS: Final = frozenset({Kind.SET, Kind.RESET, Kind.SET_SESSION_CHARACTERISTICS})
@@ -174,7 +174,12 @@ class Transactions(Ours):
             level = held.isolation if held is not None and held.isolation is not None else None
             level = level or self.pipe.default_isolation(self.journal.wanted if held is None else held.label)
             return level.value if level is not None else None
-        return self.told.get(self._shown_name(statement))
+        value = self.told.get(self._shown_name(statement))
+        if value is not None and self.live is None and not self.is_opaque:
+            # What was told may be what a RESET in a transaction came to; by its next scope the server has what was given.
+            given = queried(self.journal.wanted.items.get((statement.name or b"").lower(), b""))
+            return value if given is None else given
+        return value
 
     # --- what it does ------------------------------------------------------------------------------------------------------------
 

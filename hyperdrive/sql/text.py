@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from pglast.keywords import COL_NAME_KEYWORDS, RESERVED_KEYWORDS, TYPE_FUNC_NAME_KEYWORDS
 from pglast.parser import ParseError, scan
 
 # multibyte-character-set-supported: the client-only encodings, with their aliases, in which a byte below 128 may be the second
@@ -46,6 +47,16 @@ def quote_identifier(name: bytes) -> bytes:
     if not name or b"\0" in name:
         raise ValueError("not a name")
     return b'"' + name.replace(b'"', b'""') + b'"'
+
+
+def quote_identifier_if_needed(name: bytes) -> bytes:
+    """Return *name* as PostgreSQL's own ``quote_identifier`` writes it, where that takes it for a keyword of this parser's version."""
+    is_plain = _PLAIN_NAME.fullmatch(name) is not None and name.decode() not in _QUOTED_WORDS
+    return name if is_plain else quote_identifier(name)
+
+
+_PLAIN_NAME: Final = re.compile(rb"[a-z_][a-z0-9_]*")
+_QUOTED_WORDS: Final = COL_NAME_KEYWORDS | TYPE_FUNC_NAME_KEYWORDS | RESERVED_KEYWORDS
 
 
 def strip_comments(sql: bytes) -> bytes:

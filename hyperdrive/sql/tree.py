@@ -300,7 +300,9 @@ def _write(found: Findings, statement: Tree, encode: Callable[[str], bytes], onc
     found.writes = True
     found.is_pure = False
     if statement.get("relation", {}).get("relname") == "pg_settings":
-        found.runs_unknown = True  # an UPDATE of that view is a SET, without the tag (view-pg-settings)
+        # An UPDATE of that view is a SET, without the tag (view-pg-settings).
+        found.runs_unknown = True
+        found.effects.append((0, SetConfig(None, None, is_null=False, is_local=False, is_exact=False)))
 
 
 def temp_object(var: Tree, encode: Callable[[str], bytes], on_commit: str | None) -> TempObject | None:

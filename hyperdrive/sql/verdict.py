@@ -162,6 +162,11 @@ class SetConfig:
     is_local: bool | Parameter | None
     is_exact: bool
 
+    @property
+    def can_be_told(self) -> bool:
+        """Whether text and parameters say what is set to what."""
+        return self.is_exact and self.name is not None and (self.value is not None or self.is_null)
+
 
 @dataclass(frozen=True, slots=True)
 class AdvisoryLock:

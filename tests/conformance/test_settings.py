@@ -41,6 +41,15 @@ SCRIPTS = [
                                   "set search_path = one", "select * from w", "set search_path = two, one", "select * from w",
                                   "set search_path = 'one, two'", "show search_path", "select * from w", "reset search_path", "select * from w",
                                   "set search_path = \"$user\", one", "show search_path", "select * from w")),
+    *[Script(f"search_path of {how} as it is given: {value}", parameters={"search_path": value} if how == "a start-up" else {}, steps=queries(
+        *([f"select set_config('search_path', '{value}', false)"] if how == "set_config" else []), "show search_path",
+        "select current_setting('search_path'), current_schemas(false)", "set search_path = two", "reset search_path", "show search_path", "reset all",
+        "show search_path", "begin", "show search_path", "select current_schemas(false)", "commit", "discard all", "show search_path"))
+      for how in ("set_config", "a start-up")
+      for value in ("", "public,one", "public, one", '"A",b', " a ,  B ", '"$user",public', "user", '"user", one', "PUBLIC", "a b", "a,,b", ",")],
+    Script("search_path as SET writes it", queries(*[sql for path in ("''", "'A, b'", '"A", b', "'A', 'b,c'", '"$user", public', "PUBLIC", "'', public",
+                                                                      "E'a\\tb'", "'a''b', \"c\"\"d\"", "user", "1") for sql in (
+        f"set search_path = {path}", "show search_path", "select current_setting('search_path')", f"set search_path = {path}", "show search_path")])),
     Script("search_path and statements", [
         *queries("create schema one; create table one.w as select 'one' as w", "create schema two; create table two.w as select 'two' as w", "set search_path = one"),
         say(parse("select * from w", "s1") + bind("s1") + execute() + S), *queries("set search_path = two"),

@@ -115,7 +115,7 @@ SETTINGS = (
     "show timezone", "show work_mem", "SHOW WORK_MEM", "show search_path", "show time zone", "show application_name",
     "show statement_timeout", "show standard_conforming_strings", "show server_version_num",
     "select set_config('work_mem', '8MB', false)", "select set_config('work_mem', '9MB', true)", "select set_config('timezone', 'EST', false)",
-    "select pg_catalog.set_config('search_path', 'public', false)",
+    "select pg_catalog.set_config('search_path', 'public,one', false)",
     "set default_transaction_isolation = 'serializable'", "set default_transaction_isolation to 'repeatable read'",
     "set default_transaction_read_only = on", "set default_transaction_read_only = off", "set default_transaction_deferrable = on",
     "set session characteristics as transaction read only", "set session characteristics as transaction isolation level repeatable read",
@@ -166,6 +166,7 @@ STARTUPS: tuple[dict[str, str], ...] = (
     {"options": "-c default_transaction_isolation=serializable"},
     {"client_encoding": "'utf-8'", "datestyle": "ISO"},
     {"options": "-c default_transaction_read_only=on"},
+    {"options": "-c search_path=public,one"},
 )
 
 # --- how they travel -----------------------------------------------------------------------------------------------------------
@@ -275,6 +276,13 @@ def pins(talk: Talk) -> bool:
 def resets_out_of_sight(talk: Talk) -> bool:
     """A RESET stands among other statements, or DISCARD ALL goes to the server: of a pinned client, or in a pipeline."""
     return _says(talk, HIDDEN_RESETS) or _says(talk, ("discard all", "DISCARD ALL"))
+
+
+def resets_path(talk: Talk) -> bool:
+    """The search path goes back to what it was at start-up; within a transaction only SET may take it there."""
+    return _says(
+        talk, ("reset search_path", "reset all", "RESET ALL", "search_path to default", "search_path = default")
+    )
 
 
 def _says(talk: Talk, words: tuple[str, ...]) -> bool:

@@ -196,9 +196,7 @@ async def test_w36_a_role_set_where_nobody_looks(scene: Scene, hidden: str) -> N
         "select quiet()",
         "do $$ begin set work_mem = '3MB'; end $$",
         "call quiet_too()",
-        "with x as (select set_config('work_mem', '3MB', false) as y) select y from x",
         "select pg_catalog.set_config('work_mem', '3MB', false)",
-        "update pg_settings set setting = '3072' where name = 'work_mem'",
     ],
 )
 async def test_w37_changes_nobody_sees_do_not_leak(scene: Scene, change: str) -> None:
@@ -212,6 +210,106 @@ async def test_w37_changes_nobody_sees_do_not_leak(scene: Scene, change: str) ->
     assert (await a.query(change)).errors == []
     assert await b.value("show work_mem") == before
     assert (await a.scope(extended(change) + S)).errors == []
+    assert await b.value("show work_mem") == before
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("work_mem", "select set_config('work_mem', (3 * 1024)::text, false)"),
+        (
+            "work_mem",
+            "select set_config(name, v, false) from (values ('work_mem', '3MB'), ('my.own', 'x')) x (name, v)",
+        ),
+        ("work_mem", "with x as (select set_config('work_mem', '3MB', false) as y) select y from x"),
+        ("work_mem", "select 1 where set_config('work_mem', '3MB', false) is null"),
+        ("work_mem", "update pg_settings set setting = '3072' where name = 'work_mem'"),
+        (
+            "work_mem",
+            "explain (analyze, costs off, timing off, summary off, buffers off) select set_config('work_mem', '3MB', false) from t",
+        ),
+        ("my.own", "select set_config('my.own', 'AAAAAAAA-0000-0000-0000-000000000000'::uuid::text, false)"),
+        ("my.own", "select set_config('my.own', '  x'::char(3), false)"),
+        ("my.own", "select set_config('my.own', '1'::numeric(4,2)::text, false)"),
+        ("my.own", "select set_config('my.own', 't'::bool::text, false)"),
+        ("my.own", "select set_config('my.own', 1e3::text, false)"),
+    ],
+)
+async def test_w37_what_set_config_sets_stays_where_the_text_does_not_tell_it(
+    scene: Scene, name: str, change: str
+) -> None:
+    """The client keeps its server, as it alone knows the value; nobody else has it, and the next client there has its own."""
+    await scene.sql("insert into t values (1, 'x')")
+    await scene.start(servers=2)
+    a, b, direct = await scene.client(), await scene.client(), await scene.direct()
+    for sql in (change, f"select coalesce(current_setting('{name}', true), '')"):
+        for data in (query(sql), extended(sql) + S):
+            await b.query("set work_mem = '9MB'; set my.own = 'b'")
+            expected, got = await direct.scope(data), await a.scope(data)
+            assert (expected.errors, expected.rows) == (got.errors, got.rows)
+    await b.query("reset all")
+    state = f"select coalesce(current_setting('{name}', true), '')"
+    before = await b.value(state)
+    await a.terminate()
+    assert [await (await scene.client()).value(state) for _ in range(3)] == [before] * 3
+
+
+async def test_w37_a_setting_that_is_set_or_reset_in_plain_words_needs_no_server_of_its_own(scene: Scene) -> None:
+    await scene.start(servers=1)
+    a, b = await scene.client(), await scene.client()
+    for end in ("set work_mem = '2MB'", "reset work_mem", "select set_config('work_mem', '2MB', false)", "reset all"):
+        await a.query("select set_config('work_mem', (3 * 1024)::text, false)")
+        assert await a.value("show work_mem") == "3MB"
+        await a.query(end)
+        assert await b.value("show work_mem") == "4MB"
+        assert await a.value("show work_mem") == ("4MB" if "reset" in end else "2MB")
+    await a.query("begin; select set_config('work_mem', (3 * 1024)::text, false)")
+    await a.query("rollback")
+    assert await b.value("show work_mem") == "4MB"
+
+
+async def test_w33_a_parameter_that_is_null_resets_the_setting(scene: Scene) -> None:
+    await scene.start(servers=1)
+    a, b = await scene.client(), await scene.client()
+    await a.query("set work_mem = '2MB'")
+    assert await b.value("show work_mem") == "4MB"
+    assert (await a.scope(extended("select set_config('work_mem', $1, false)", [None]) + S)).errors == []
+    assert await b.value("show work_mem") == "4MB"
+    assert await a.value("show work_mem") == "4MB"
+
+
+@pytest.mark.parametrize("reset", ["reset search_path", "reset all", "set local search_path to default"])
+async def test_w39_a_list_given_at_start_up_is_reset_in_a_transaction_without_a_snapshot(
+    scene: Scene, reset: str
+) -> None:
+    """It is a SET that finds the same there; behind the transaction the list reads as it was given, and nobody else has it."""
+    await scene.sql("create schema one")
+    await scene.start(servers=1)
+    a, b = await scene.client(search_path="public,one"), await scene.client()
+    before = await b.value("show search_path")
+    for begin in ("begin", "begin; set work_mem = '3MB'"):
+        await a.query("set search_path = pg_catalog")
+        await a.query(begin)
+        reply = await a.query(reset)
+        assert (reply.errors, reply.rows) == ([], [])
+        assert (await a.query("set transaction isolation level repeatable read")).errors == []
+        assert await a.value("select current_schemas(false)::text") == "{public,one}"
+        await a.query("commit")
+        assert await b.value("show search_path") == before
+        assert await a.value("show search_path") == ("pg_catalog" if "local" in reset else "public,one")
+        await a.query("reset search_path")
+        assert await a.value("show search_path") == "public,one"
+
+
+async def test_w37_a_reset_to_start_up_values_hides_no_change_that_nobody_saw(scene: Scene) -> None:
+    await scene.sql(
+        "create function quiet() returns void language plpgsql as $$ begin perform set_config('work_mem', '3MB', false); end $$"
+    )
+    await scene.start(servers=1)
+    a, b = await scene.client(search_path="public,one"), await scene.client()
+    before = await b.value("show work_mem")
+    for sql in ("begin", "select quiet()", "reset search_path", "commit"):
+        assert (await a.query(sql)).errors == []
     assert await b.value("show work_mem") == before
 
 
@@ -456,8 +554,9 @@ async def test_w43_set_config_that_nobody_could_repeat_pins(scene: Scene, change
     assert not (await a.query(change)).errors
     if end:
         await a.query(end)
+    may_be_role = end == "reset all" and "(name," in change  # RESET ALL would leave it (W-36)
     pinned = [row for row in [client.session.pins() for client in scene.proxy.app.proxy.clients.values()] if row]
-    assert pinned == ([] if end else [["set_config of a computed value"]])
+    assert pinned == ([] if end and not may_be_role else [["set_config of a computed value"]])
     await b.query("set my.own = 'of b'")
     assert await a.value("select current_setting('my.own', true)") == ("" if end else "x")
 

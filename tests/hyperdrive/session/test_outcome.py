@@ -225,6 +225,24 @@ PINS = [
     pytest.param(
         "SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock_all()", "advisory lock", id="advisory unlock all"
     ),
+    pytest.param(
+        "SELECT set_config('a.b', x, false) FROM t", "SET a.b = 'x'", "set_config of a computed value", id="SET"
+    ),
+    pytest.param(
+        "SELECT set_config('a.b', x, false) FROM t", "RESET a.b", "set_config of a computed value", id="RESET"
+    ),
+    pytest.param(
+        "SELECT set_config('a.b', x, false) FROM t",
+        "DISCARD ALL",
+        "set_config of a computed value",
+        id="set_config, any",
+    ),
+    pytest.param(
+        "SELECT set_config('A.b', 1e3::text, false)", "RESET ALL", "set_config of a computed value", id="RESET ALL"
+    ),
+    pytest.param(
+        "UPDATE pg_settings SET setting = 'x'", "DISCARD ALL", "set_config of a computed value", id="pg_settings"
+    ),
 ]
 
 
@@ -242,6 +260,7 @@ def test_a_pin_begins_and_ends(begin: str, end: str, reason: str) -> None:
     ("begin", "does_rollback_end_it"),
     [
         ("LISTEN a", True),
+        ("SELECT set_config('a.b', x, false) FROM t", True),
         ("CREATE TEMP TABLE t (a int) -> CREATE TABLE", True),
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", True),
         ("PREPARE p AS SELECT 1", False),
@@ -251,6 +270,26 @@ def test_a_pin_begins_and_ends(begin: str, end: str, reason: str) -> None:
 def test_what_a_rollback_undoes_is_no_pin(begin: str, does_rollback_end_it: bool) -> None:
     journal = run(Journal(EMPTY), "BEGIN", begin, "ROLLBACK", "I")
     assert does_rollback_end_it != journal.is_pinned
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT set_config('a.b', x, true) FROM t",
+        "CREATE VIEW v AS SELECT set_config('a.b', 'x', false)",
+        "SELECT f()",
+        "DO $$ BEGIN PERFORM set_config('a.b', 'x', false); END $$",
+    ],
+)
+def test_what_ends_with_the_transaction_or_is_out_of_sight_is_no_pin(sql: str) -> None:
+    journal = run(Journal(EMPTY), sql, "I")
+    assert not journal.is_pinned
+
+
+def test_reset_all_leaves_the_server_of_what_may_be_a_role() -> None:
+    for name in ("'role'", "n"):
+        journal = run(Journal(EMPTY), f"SELECT set_config({name}, x, false) FROM t", "RESET ALL", "I")
+        assert journal.is_pinned
 
 
 @pytest.mark.parametrize("sql", ["LOAD 'x'", "SELECT setseed(0.5)", "SET SEED TO 0.5", "SELECT pg_backup_start('x')"])

@@ -7,7 +7,7 @@ import gc
 import pytest
 
 from hyperdrive.session import settings
-from hyperdrive.session.settings import EMPTY, UNKNOWN, label, statement_for, transition, values
+from hyperdrive.session.settings import EMPTY, UNKNOWN, in_block, label, locally, statement_for, transition, values
 
 
 def test_labels_with_the_same_items_are_the_same_object() -> None:
@@ -84,10 +84,9 @@ def test_an_unknown_label_is_reset_whole() -> None:
     ("name", "value", "expected"),
     [
         pytest.param("search_path", "a, b", "'a', 'b'", id="list"),
-        pytest.param("search_path", 'One,"Two, ""2"""', """'one', 'Two, "2"'""", id="names in quotes"),
+        pytest.param("search_path", 'one, "Two, ""2"""', """'one', 'Two, "2"'""", id="names in quotes"),
         pytest.param("search_path", '"$user", public', "'$user', 'public'", id="usual"),
-        pytest.param("search_path", "a,,b", "'a,,b'", id="no list"),
-        pytest.param("search_path", "", "''", id="empty"),
+        pytest.param("search_path", '"user", a', "'user', 'a'", id="keyword"),
         pytest.param("datestyle", "ISO, DMY", "'ISO, DMY'", id="list of another kind"),
         pytest.param("application_name", "it's", "'it''s'", id="quote"),
     ],
@@ -95,3 +94,28 @@ def test_an_unknown_label_is_reset_whole() -> None:
 def test_startup_values_become_a_set(name: str, value: str, expected: str) -> None:
     """SET takes no snapshot (W-39), and of a list of names each element stands by itself (W-38)."""
     assert f'SET "{name}" TO {expected}' == statement_for(name.encode(), value.encode()).decode()
+
+
+@pytest.mark.parametrize("value", ["", "a,b", "One", '"one"', "user", "$user", "a,,b", "a b", " a", "a, "])
+def test_a_list_that_set_would_write_otherwise_is_set_by_a_query(value: str) -> None:
+    """It reads back as it was given (W-38)."""
+    sql = statement_for(b"search_path", value.encode())
+    assert f"SELECT pg_catalog.set_config('search_path', '{value}', false)" == sql.decode()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", "''"),
+        ("a,b", "'a', 'b'"),
+        ("One", "'one'"),
+        ('"It\'s",\\', "'It''s',  E'\\\\'"),
+        ("a,,b", "'a,,b'"),
+        ("a", "'a'"),
+    ],
+)
+def test_within_a_transaction_it_is_a_set_that_finds_the_same(value: str, expected: str) -> None:
+    """A query would take a snapshot, and fix its level (W-39)."""
+    sql = statement_for(b"search_path", value.encode())
+    assert f'SET "search_path" TO {expected}' == in_block(sql).decode()
+    assert f'SET LOCAL "search_path" TO {expected}' == locally(sql).decode()

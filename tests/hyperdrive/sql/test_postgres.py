@@ -11,6 +11,7 @@ import pytest
 from hyperdrive.sql import Kind, parse
 from hyperdrive.sql.functions import READ, VOLATILE
 from hyperdrive.sql.generate_builtins import _FUNCTIONS
+from hyperdrive.sql.text import quote_identifier_if_needed
 from hyperdrive.testing.postgres import Postgres
 
 # One session's life; each statement must succeed where it stands.
@@ -33,6 +34,14 @@ BEGIN | START TRANSACTION | SAVEPOINT a | RELEASE a | SAVEPOINT b | ROLLBACK TO 
 def connection(postgres: Postgres) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         yield connection
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "_a1", "user", "select", "int", "left", "abort", "A", "a b", "1a", "a$b", "ü", 'a"b', "$user"]
+)
+def test_names_are_quoted_where_the_server_does(connection: psycopg.Connection[Any], name: str) -> None:
+    row = connection.execute("select quote_ident(%s)", (name,)).fetchone()
+    assert row == (quote_identifier_if_needed(name.encode()).decode(),)
 
 
 def test_command_tags_are_those_of_the_server(connection: psycopg.Connection[Any]) -> None:

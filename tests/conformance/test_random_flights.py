@@ -15,7 +15,7 @@ from difflib import unified_diff
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, note, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, note, settings
 from hypothesis import strategies as st
 
 from hyperdrive.testing.databases import database_of, run_sql
@@ -175,6 +175,7 @@ async def talk(
     return lines
 
 
+@example(number=908211, picks=[334, 1778, 1700], limit=100, disturbs=False)
 @settings(
     max_examples=EXAMPLES,
     derandomize=not SOAK,

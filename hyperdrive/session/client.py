@@ -411,7 +411,7 @@ class ClientSession(Endings):
                     return False  # whose name it is, and whether the transaction has failed, may hang on what is outstanding
                 if server.status != FAILED:
                     raise DuplicateStatement(f'prepared statement "{shown(single.name)}" already exists')
-            if (self._shared or self._deciding) and self._lend_names(verdict, server, out) and not server.open_scope:
+            if self._lend_names(verdict, server, out) and not server.open_scope:
                 out.append(messages.SYNC)
                 server.queue.append(replies.SKIP_SYNC)
             is_block = self.live is not None or server.status != IDLE or server.open_scope or server.carries_scope

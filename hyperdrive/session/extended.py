@@ -168,9 +168,7 @@ class Extended(Sharing):
 
     def _lend_for(self, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> None:
         # DEALLOCATE reads no statement: only an Execute of it that is the origin's needs one there to free.
-        # A name that was closed in this flight may be there again, should that have been skipped.
-        names = self._shared or self._deciding
-        if names and verdict is not None and not verdict.is_plain and verdict.kind is not Kind.DEALLOCATE:
+        if verdict is not None and not verdict.is_plain and verdict.kind is not Kind.DEALLOCATE:
             server.open_scope = self._lend_names(verdict, server, out) or server.open_scope
 
     def _parse(self, raw: bytes, verdict: Verdict | None, server: ServerSession, out: list[bytes]) -> None:
